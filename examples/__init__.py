@@ -1,0 +1,1 @@
+"""Examples: one idea in one file. README.md lists them."""

@@ -1,0 +1,118 @@
+"""The gate: who is it, may they come in, and for how long must they wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import securews
+from examples.chat.sessions import COOKIE, Session, Sessions
+from examples.chat.throttle import Throttle
+from examples.chat.users import Users
+
+__all__ = ["Gate", "TooManyFailuresError", "WrongPasswordError"]
+
+
+class WrongPasswordError(Exception):
+    """No such user, or not that password; which of them is not said."""
+
+
+class TooManyFailuresError(Exception):
+    """Too many wrong passwords from this address for this user; `seconds` are left to wait."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many failures: {seconds} s to wait")
+        self.seconds = seconds
+
+
+class Gate:
+    """Checks passwords, cookies and tokens. Any thread, but no I/O thread: hashing takes long.
+
+    Args:
+        data: the directory of the users' file and of the key.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.users = Users(data / "users.json")
+        self.sessions = Sessions(data / "session-key", self.users)
+        self.throttle = Throttle()
+
+    def log_in(self, name: str, password: str, address: str) -> Session:
+        """A new session for who knows the password.
+
+        Raises:
+            WrongPasswordError: one of the first few failures.
+            TooManyFailuresError: the fifth, or one that came within the wait.
+        """
+        if seconds := self.throttle.wait(name, address):
+            raise TooManyFailuresError(seconds)
+        user = self.users.check_password(name, password)
+        if user is None:
+            seconds = self.throttle.failed(name, address)
+        else:
+            seconds = self.throttle.succeeded(name, address)
+        if seconds:
+            raise TooManyFailuresError(seconds)
+        if user is None:
+            raise WrongPasswordError
+        return self.sessions.begin(user)
+
+    def log_out(self, name: str) -> None:
+        """End every session of `name`: cookies and tokens."""
+        self.users.end_sessions(name)
+
+    def session_of(self, request: securews.Request) -> Session | None:
+        """The session of a browser, by its cookie."""
+        cookie = request.cookies.get(COOKIE)
+        return None if cookie is None else self.sessions.check(cookie, "cookie")
+
+    def admit(self, request: securews.Request, response_headers: securews.Headers) -> Session:
+        """The session of a WebSocket: by cookie (renewed), Bearer token, or name and password.
+
+        Raises:
+            securews.Reject: 401 with how to authenticate, or 429 with when to come again.
+        """
+        session = self.session_of(request)
+        if session is not None:
+            self.sessions.set_cookie(response_headers, session)
+            return session
+        try:
+            session = self._by_authorization(request)
+        except WrongPasswordError:
+            session = None
+        except TooManyFailuresError as error:
+            raise securews.Reject(429, {"Retry-After": str(error.seconds)}) from error
+        if session is None:
+            raise securews.Reject(
+                401,
+                [
+                    ("WWW-Authenticate", 'Bearer realm="chat"'),
+                    ("WWW-Authenticate", 'Basic realm="chat", charset="UTF-8"'),
+                ],
+            )
+        return session
+
+    def still_admitted(self, request: securews.Request) -> bool:
+        """Whether what `admit` went by still holds. Hashes nothing: any thread may ask.
+
+        A log-out that comes between `admit` and the moment the connection is open finds no
+        connection to close.
+        """
+        if self.session_of(request) is not None:
+            return True
+        authorization = request.authorization
+        if authorization is None:
+            return False
+        if authorization.token is not None:
+            return self.sessions.check(authorization.token, "token") is not None
+        return True  # name and password: logging out does not change them
+
+    def _by_authorization(self, request: securews.Request) -> Session | None:
+        authorization = request.authorization
+        if authorization is None:
+            return None
+        if authorization.token is not None:
+            return self.sessions.check(authorization.token, "token")
+        if authorization.username is not None and authorization.password is not None:
+            address = str(request.remote_address[0])
+            return self.log_in(authorization.username, authorization.password, address)
+        return None

@@ -1,0 +1,85 @@
+"""securews: the TLS-first WebSocket server for threaded Python.
+
+import securews
+
+def echo(ws):
+    for message in ws:
+        ws.send(message)
+
+securews.serve(8443, echo, tls=("server.pem", "server-key.pem")).serve_forever()
+"""
+
+from securews.application.authorization import Authorization
+from securews.application.communicator import Communicator
+from securews.application.handlers import (
+    EventWebSocketHandler,
+    ThreadedWebSocketHandler,
+    WebSocketHandler,
+)
+from securews.application.origins import ANY
+from securews.application.request import Request
+from securews.connection.keepalive import PingWaiter
+from securews.connection.message_stream import MessageStream, MessageType
+from securews.ground.errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HandshakeError,
+    ProtocolError,
+    Reject,
+    Response,
+    SecureWSError,
+)
+from securews.ground.headers import Headers
+from securews.ground.options import AcceptingMethod, Limits
+from securews.ground.version import __version__
+from securews.protocol.events import Pong
+from securews.server.client import connect
+from securews.server.serve import serve
+from securews.server.server import WebSocketServer
+from securews.transport.mutual_tls import MutualTLSSocketHandler
+from securews.transport.plain import PlainSocketHandler
+from securews.transport.socket_handler import SocketHandler, SocketStream, Want
+from securews.transport.tls import TLSSocketHandler
+from securews.transport.tls_client import TLSClientSocketHandler
+from securews.transport.tls_info import ClientCertificate, TLSInfo
+
+__all__ = [
+    "ANY",
+    "AcceptingMethod",
+    "Authorization",
+    "ClientCertificate",
+    "Communicator",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "EventWebSocketHandler",
+    "HandshakeError",
+    "Headers",
+    "Limits",
+    "MessageStream",
+    "MessageType",
+    "MutualTLSSocketHandler",
+    "PingWaiter",
+    "PlainSocketHandler",
+    "Pong",
+    "ProtocolError",
+    "Reject",
+    "Request",
+    "Response",
+    "SecureWSError",
+    "SocketHandler",
+    "SocketStream",
+    "TLSClientSocketHandler",
+    "TLSInfo",
+    "TLSSocketHandler",
+    "ThreadedWebSocketHandler",
+    "Want",
+    "WebSocketHandler",
+    "WebSocketServer",
+    "__version__",
+    "connect",
+    "serve",
+]

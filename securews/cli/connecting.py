@@ -1,0 +1,127 @@
+"""`securews connect`: a WebSocket in the terminal.
+
+Two threads: the main one prints what comes, because only it can be interrupted; the other reads
+standard input and sends. The connection ends with the input, with Ctrl-C, or when the peer wants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from securews.cli.parsing import Subcommands, UsageError
+from securews.ground.errors import ConnectionClosed
+from securews.ground.headers import Headers
+
+if TYPE_CHECKING:
+    from securews import Communicator
+
+__all__ = ["add_command"]
+
+
+def add_command(commands: Subcommands) -> None:
+    """Add the subcommand to the parser."""
+    parser = commands.add_parser(
+        "connect",
+        help="talk to a server from the terminal",
+        description="Send each line of standard input as a text message and print what comes. "
+        "Ctrl-D (the end of the input) and Ctrl-C close the connection in order.",
+    )
+    parser.add_argument("url", metavar="URL", help="wss://HOST[:PORT]/PATH")
+    parser.add_argument(
+        "--ca",
+        metavar="F",
+        help="trust the authorities in this file (default: the system's, and the development CA "
+        "for this machine)",
+    )
+    parser.add_argument("--cert", metavar="F", help="client certificate (PEM)")
+    parser.add_argument("--key", metavar="F", help="its key, where --cert does not hold it")
+    parser.add_argument(
+        "--header",
+        metavar="'K: V'",
+        dest="headers",
+        action="append",
+        default=[],
+        type=_header,
+        help="a header of the request (again for more)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is no header: write 'Name: value'")
+    pair = (name, value.strip())
+    try:
+        Headers([pair])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return pair
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import securews
+
+    if arguments.key and not arguments.cert:
+        raise UsageError("--key needs --cert")
+    if sys.stdin is None:
+        # Descriptor 0 is free then, and the socket would be what is read.
+        raise UsageError("standard input is closed: give it /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a peer may send what we cannot show
+    cert = (arguments.cert, arguments.key or arguments.cert) if arguments.cert else None
+    ws = securews.connect(
+        arguments.url, tls=arguments.ca, client_cert=cert, headers=arguments.headers
+    )
+    if sys.stdin.isatty():
+        print(f"connected to {arguments.url}; Ctrl-D closes", file=sys.stderr)
+    # A daemon: a read from a terminal cannot be interrupted from here.
+    threading.Thread(target=_send_lines, args=(ws,), daemon=True).start()
+    try:
+        for message in ws:
+            print(_shown(message), flush=True)
+    except KeyboardInterrupt:
+        ws.close()
+    return 0
+
+
+def _send_lines(ws: Communicator) -> None:
+    try:
+        for line in _lines(sys.stdin.fileno(), sys.stdin.encoding):
+            ws.send(line)
+        ws.close()
+    except ConnectionClosed:
+        pass  # the main thread meets it too, and says so
+    except TimeoutError:
+        ws.abort()  # nobody reads at the other end: the main thread says that it is over
+
+
+def _lines(descriptor: int, encoding: str) -> Iterator[str]:
+    """The lines that can be read from a descriptor, without their ends.
+
+    Not by `sys.stdin`: a daemon thread inside its buffer aborts the interpreter at exit.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    rest = ""
+    while data := os.read(descriptor, 65536):
+        *lines, rest = (rest + decoder.decode(data)).split("\n")
+        yield from lines
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield rest
+
+
+def _shown(message: str | bytes) -> str:
+    """A message as a line: binary as hex, and nothing that steers a terminal."""
+    if isinstance(message, bytes):
+        return f"binary: {message.hex(' ')}"
+    if not sys.stdout.isatty():
+        return message
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message)

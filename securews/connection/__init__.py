@@ -1,0 +1,1 @@
+"""Floor 2: the only place where protocol and transport meet."""

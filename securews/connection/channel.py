@@ -1,0 +1,398 @@
+"""Bytes between one SocketStream and one consumer: the floor under HTTP and WebSocket alike.
+
+Theory of operation
+-------------------
+A channel belongs to the thread of its loop. Every method runs there, except `mark` and `abort`,
+which any thread may call; the outbox is shared, under `lock`. No lock is held over a system
+call: `flush` takes up to 32 KiB of frames under the lock, then encrypts and sends them without
+it. Encrypting and sending are one step of one thread, so TLS records leave in the order in which
+they were made.
+
+The phases follow the closing table of the design: OPEN -> FINISHING (what waits is sent) ->
+DRAINING (close_notify and FIN are out; what comes is read and thrown away) -> CLOSED. A close()
+with unread input would make the kernel reset the connection, and the reset can destroy what the
+peer has not read yet (RFC 1122, 4.2.2.13): hence DRAINING, at most 2 s and 256 KiB.
+
+The descriptor is closed at the end of the loop's turn, never in the middle of one: its number
+could be given to a new connection while events of the old one are still in hand.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from securews.connection.outbox import Outbox
+from securews.ground.deadlines import Timer, Timers
+from securews.transport.socket_handler import SocketStream, Want
+
+__all__ = ["Channel", "Consumer", "IOLoop"]
+
+PIECE = 32 << 10
+"""Bytes for one TLS write and one send: a MemoryBIO never gives back what it grew to."""
+DRAIN_SECONDS = 2.0
+DRAIN_BYTES = 256 << 10
+
+
+class IOLoop(Protocol):
+    """What a channel needs of its loop."""
+
+    now: float
+    timers: Timers
+
+    def mark(self, channel: Channel) -> None:
+        """Any thread: call `channel.turn()` soon, and wake the loop if it sleeps."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Any thread: call back on the loop's thread."""
+
+    def watch(self, channel: Channel, *, read: bool, write: bool) -> None:
+        """Loop thread: wait for these; while neither is wanted, for the peer's end alone."""
+
+    def unwatch(self, channel: Channel) -> None:
+        """Loop thread: wait for nothing (another thread has the stream now)."""
+
+    def close_later(self, channel: Channel) -> None:
+        """Loop thread: close the descriptor at the end of this turn."""
+
+    def on_loop_thread(self) -> bool:
+        """Any thread: whether it is the loop's own."""
+
+
+class Consumer(Protocol):
+    """Who is given the bytes of a channel. All on the loop's thread."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+
+    def end_received(self) -> None:
+        """The peer will send nothing more, and ended in order."""
+
+    def peer_finished(self) -> None:
+        """Reading is paused, and the peer has ended its side or is gone."""
+
+    def turn(self) -> None:
+        """Another thread marked the channel: look what it wants."""
+
+    def drained(self) -> None:
+        """The outbox is empty again after the socket was full."""
+
+    def finished(self) -> None:
+        """After `finish`: everything was sent, the goodbye too."""
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone; after `finished` this does not come."""
+
+
+class Phase(enum.IntEnum):
+    """Where a channel is in its life."""
+
+    OPEN = 0
+    FINISHING = 1
+    DRAINING = 2
+    CLOSED = 3
+
+
+class Channel:
+    """One SocketStream on one loop."""
+
+    __slots__ = (
+        "_abort_error",
+        "_aborted",
+        "_blocked",
+        "_blocked_at",
+        "_drain_left",
+        "_marked",
+        "_phase_timer",
+        "_reading",
+        "_released",
+        "_was_blocked",
+        "_watched",
+        "_write_timer",
+        "consumer",
+        "fd",
+        "lock",
+        "loop",
+        "outbox",
+        "phase",
+        "received_at",
+        "room",
+        "stream",
+        "write_timeout",
+    )
+
+    def __init__(
+        self,
+        stream: SocketStream,
+        loop: IOLoop,
+        *,
+        write_timeout: float | None,
+        released: Callable[[Channel], None],
+    ) -> None:
+        """Take over a stream.
+
+        Args:
+            stream: owned by the loop's thread from now on.
+            loop: the loop.
+            write_timeout: seconds that the peer may take no byte at all.
+            released: called once, on the loop's thread, when the descriptor is closed.
+        """
+        self.stream = stream
+        self.fd = stream.fileno()
+        self.loop = loop
+        self.lock = threading.Lock()
+        self.outbox = Outbox()
+        self.room: threading.Condition | None = None
+        self.consumer: Consumer
+        self.phase = Phase.OPEN
+        self.write_timeout = write_timeout
+        self.received_at = loop.now
+        self._released = released
+        self._reading = False
+        self._watched: tuple[bool, bool] | None = None
+        self._blocked = False
+        self._was_blocked = False
+        self._blocked_at = 0.0
+        self._marked = False
+        self._aborted = False
+        self._abort_error: Exception | None = None
+        self._write_timer: Timer | None = None
+        self._phase_timer: Timer | None = None
+        self._drain_left = DRAIN_BYTES
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """Ask for a turn of the loop. Any thread; not under `lock`."""
+        with self.lock:
+            if self._marked:
+                return
+            self._marked = True
+        self.loop.mark(self)
+
+    def mark_locked(self) -> bool:
+        """As `mark`, with `lock` held: True if the caller must then call `loop.mark(self)`."""
+        if self._marked:
+            return False
+        self._marked = True
+        return True
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Drop everything and close the descriptor. Any thread."""
+        with self.lock:
+            self._aborted = True
+            self._abort_error = self._abort_error or error
+        self.mark()
+
+    # -- the loop's thread -----------------------------------------------------------------
+
+    @property
+    def reading(self) -> bool:
+        """Whether bytes are wanted."""
+        return self._reading
+
+    def set_reading(self, reading: bool) -> None:
+        """Want bytes, or let them wait in the kernel (back-pressure)."""
+        if reading and not self._reading:
+            self.received_at = self.loop.now  # no deadline ran while we did not read
+        self._reading = reading
+        self._update_interest()
+        if reading and self.stream.bytes_available:
+            self.loop.call_soon(self._read_available)
+
+    def hand_over(self) -> None:
+        """Another thread is given the stream: wait for nothing until `set_reading`."""
+        self._reading = False
+        self._watched = None
+        self.loop.unwatch(self)
+
+    def turn(self) -> None:
+        """Do what other threads asked for, then send."""
+        with self.lock:
+            self._marked = False
+            aborted = self._aborted
+        if self.phase is Phase.CLOSED:
+            return
+        if aborted:
+            self._break(self._abort_error)
+            return
+        if self.phase is Phase.OPEN:
+            self.consumer.turn()
+        self.flush()
+
+    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
+        """The poller's news."""
+        if self.phase is Phase.CLOSED:
+            return
+        if self._blocked and (writable or hangup):
+            self._blocked = False
+            self._blocked_at = self.loop.now
+        if self._reading:
+            if readable or hangup:
+                self._read_once()
+                return
+        elif hangup and self.phase is Phase.OPEN:
+            self.consumer.peer_finished()
+        self.turn()
+
+    def flush(self) -> None:
+        """Send until the outbox is empty or the socket is full."""
+        if self._blocked or self.phase is Phase.CLOSED:
+            return
+        try:
+            if self._send_waiting():
+                self._flushed()
+            else:
+                self._wait_until_writable()
+        except OSError as error:
+            self._break(error)
+
+    def flush_early(self) -> None:
+        """As `flush`, inside a callback of the user: what follows from it waits for `turn`."""
+        if self._blocked or self.phase is not Phase.OPEN:
+            return
+        try:
+            if not self._send_waiting():
+                self._wait_until_writable()
+        except OSError as error:
+            self.abort(error)
+
+    def finish(self) -> None:
+        """Send what waits, say goodbye, and close without harming what the peer has not read."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.FINISHING
+            self._reading = False
+            self.flush()
+
+    # -- internal --------------------------------------------------------------------------
+
+    def _send_waiting(self) -> bool:
+        """Whether everything that waited was sent."""
+        self._blocked = self.stream.flush() is Want.WRITE
+        while not self._blocked:
+            with self.lock:
+                piece = self.outbox.take(PIECE)
+                if self.room is not None:
+                    self.room.notify_all()
+            if piece is None:
+                return True
+            self._blocked = self.stream.send(piece) is Want.WRITE
+        return False
+
+    def _read_available(self) -> None:
+        if self._reading and self.phase is not Phase.CLOSED:
+            self._read_once()
+
+    def _read_once(self) -> None:
+        """Read, then the turn that follows: what callbacks send meanwhile needs no mark."""
+        with self.lock:
+            self._marked = True
+        try:
+            self._read()
+        finally:
+            self.turn()
+
+    def _read(self) -> None:
+        """One read: at most one system call."""
+        try:
+            data = self.stream.recv()
+        except OSError as error:
+            self._break(error)
+            return
+        if isinstance(data, bytes):
+            self.received_at = self.loop.now
+            if self.phase is Phase.DRAINING:
+                self._drain_left -= len(data)
+                if not data or self._drain_left <= 0:
+                    self._close()
+            elif data:
+                self.consumer.data_received(data)
+            else:
+                self._reading = False  # an end stays readable: do not ask again
+                self._update_interest()
+                self.consumer.end_received()
+        if self._reading and self.stream.bytes_available:
+            self.loop.call_soon(self._read_available)
+
+    def _flushed(self) -> None:
+        """Nothing waits to be sent."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if self.phase is Phase.FINISHING:
+            self._say_goodbye()
+        elif self._was_blocked and self.phase is Phase.OPEN:
+            self._was_blocked = False
+            self._update_interest()
+            self.consumer.drained()
+
+    def _say_goodbye(self) -> None:
+        try:
+            if self.stream.shutdown() is Want.WRITE:
+                self._blocked = True
+                self._wait_until_writable()
+                return
+        except OSError as error:
+            self._break(error)
+            return
+        self.phase = Phase.DRAINING
+        self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
+        self.consumer.finished()
+        self._reading = True
+        self._update_interest()
+        if self.stream.bytes_available:
+            self.loop.call_soon(self._read_available)
+
+    def _wait_until_writable(self) -> None:
+        self._was_blocked = True
+        self._update_interest()
+        if self._write_timer is None and self.write_timeout is not None:
+            self._blocked_at = self.loop.now
+            self._write_timer = self.loop.timers.call_at(
+                self._blocked_at + self.write_timeout, self._check_progress
+            )
+
+    def _check_progress(self) -> None:
+        self._write_timer = None
+        if not self._blocked or self.write_timeout is None:
+            return
+        due = self._blocked_at + self.write_timeout
+        if due > self.loop.now:
+            self._write_timer = self.loop.timers.call_at(due, self._check_progress)
+        else:
+            self._break(TimeoutError(f"the peer took no byte for {self.write_timeout:g} s"))
+
+    def _update_interest(self) -> None:
+        wanted = (self._reading, self._blocked)
+        if wanted != self._watched and self.phase is not Phase.CLOSED:
+            self._watched = wanted
+            self.loop.watch(self, read=self._reading, write=self._blocked)
+
+    def _break(self, error: Exception | None) -> None:
+        """It is over; what was not sent is lost."""
+        tell = self.phase in (Phase.OPEN, Phase.FINISHING)
+        self._close()
+        if tell:
+            self.consumer.lost(error)
+
+    def _close(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        self._reading = False
+        for timer in (self._write_timer, self._phase_timer):
+            if timer is not None:
+                timer.cancel()
+        self._write_timer = self._phase_timer = None
+        with self.lock:
+            self.outbox.drop_unsent()
+            if self.room is not None:
+                self.room.notify_all()
+        self.loop.close_later(self)
+
+    def release(self) -> None:
+        """Close the descriptor: the loop calls this at the end of a turn."""
+        self.stream.close()
+        self._released(self)

@@ -1,0 +1,412 @@
+"""One WebSocket over one channel: where the protocol and the transport meet.
+
+Theory of operation
+-------------------
+The loop's thread feeds the protocol and acts on its events; any thread may send, ping, close and
+abort. Both meet under the channel's lock, which guards outbox, inbox and closing, and which is
+never held over a system call, a wait or user code.
+
+Messages of one read are handed over together. A queueing connection puts them into its inbox and
+wakes the thread that receives at most once. An event-driven one calls its observer for each of
+them; it stops where the outbox is full (the peer does not take our answers: let it wait) and goes
+on when the outbox is empty again.
+
+Whoever closes first wins: `close_code` is that of the first Close frame, ours or the peer's, and
+1006 where the connection broke before both were exchanged (RFC 6455, section 7.1.5). What was
+received before the end is delivered before the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Protocol
+
+from securews.connection.channel import Channel, IOLoop
+from securews.connection.inbox import Message
+from securews.connection.keepalive import Keepalive
+from securews.connection.peer_limits import PeerLimits
+from securews.connection.receiving import Receiving
+from securews.connection.sending import Sending
+from securews.ground.deadlines import Timer
+from securews.ground.errors import (
+    ConnectionClosed,
+    Initiator,
+    ProtocolError,
+    connection_closed,
+)
+from securews.ground.options import ConnectionOptions, Limits
+from securews.protocol.close_codes import cut_reason
+from securews.protocol.events import Close, Event, Ping, Pong
+from securews.protocol.frames import Opcode
+from securews.protocol.websocket import Role, WebSocketProtocol
+
+__all__ = ["Connection", "Observer"]
+
+log = logging.getLogger("securews.server")
+
+
+class Observer(Protocol):
+    """Who is told what happens on a connection: on the loop's thread, one call at a time."""
+
+    event_driven: bool
+    """Whether messages go to `message_received`; else they queue for `Receiving.take`."""
+
+    def message_received(self, message: Message) -> None:
+        """One message came."""
+
+    def messages_queued(self) -> None:
+        """At least one message of a read was queued."""
+
+    def dispatched(self) -> None:
+        """All calls that one read led to have returned."""
+
+    def connection_closed(self) -> None:
+        """It is over; exactly once, after everything else."""
+
+
+class Connection:
+    """One end of a WebSocket connection, the consumer of its channel."""
+
+    __slots__ = (
+        "_close_timer",
+        "_ending",
+        "_events",
+        "_last_events",
+        "_warned_stuck",
+        "channel",
+        "close_code",
+        "close_reason",
+        "closing",
+        "ended",
+        "initiator",
+        "keepalive",
+        "limits",
+        "loop",
+        "name",
+        "observer",
+        "options",
+        "peer_limits",
+        "protocol",
+        "receiving",
+        "role",
+        "sending",
+    )
+
+    def __init__(
+        self, channel: Channel, role: Role, options: ConnectionOptions, limits: Limits, name: str
+    ) -> None:
+        """Prepare it in any thread; nothing moves before `start`.
+
+        Args:
+            channel: its bytes.
+            role: which end we are.
+            options: of this connection.
+            limits: of the server.
+            name: what log lines call it.
+        """
+        self.channel = channel
+        self.loop: IOLoop = channel.loop
+        self.role = role
+        self.options = options
+        self.limits = limits
+        self.name = name
+        self.observer: Observer
+        self.protocol = WebSocketProtocol(
+            role, max_size=options.max_size, max_fragments=limits.max_fragments
+        )
+        self.sending = Sending(self)
+        self.receiving = Receiving(self)
+        self.keepalive = Keepalive(self, options.ping_interval, options.ping_timeout)
+        self.peer_limits = PeerLimits(self)
+        self.closing = False
+        """Under the lock: our Close frame was queued, or nothing can be sent any more."""
+        self.ended = False
+        """Under the lock: both sides are done, or the connection is lost."""
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.initiator: Initiator = "network"
+        self._ending: tuple[int, str, Initiator] | None = None
+        self._events: deque[Event] = deque()
+        self._last_events = False
+        """Nothing more will be read: what is here is delivered to the end."""
+        self._close_timer: Timer | None = None
+        self._warned_stuck = False
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def refuse_on_loop(self, what: str) -> None:
+        """Raise RuntimeError on the loop's thread, where `what` could never return."""
+        if self.loop.on_loop_thread():
+            raise RuntimeError(
+                f"{what} would block the I/O thread that serves all connections; in an event "
+                "handler, use on_message(), or a WebSocketHandler, which has a thread of its own"
+            )
+
+    def check_open(self) -> None:
+        """With the lock held: raise ConnectionClosed where nothing more may be sent."""
+        if self.closing:
+            raise self.closed_error()
+
+    def closed_error(self) -> ConnectionClosed:
+        """The error that says how it ended, or how it is about to end."""
+        code = 1006 if self.close_code is None else self.close_code
+        return connection_closed(code, self.close_reason, self.initiator)
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a Ping frame."""
+        self.sending.send_urgent(self.sending.frame(Opcode.PING, payload))
+
+    def start_close(self, code: int | None, reason: str = "", *, discard: bool = False) -> bool:
+        """Queue our Close frame. False if one is on its way already: the first code wins.
+
+        Args:
+            code: None for a frame without one.
+            reason: cut to 123 bytes of UTF-8.
+            discard: whether messages that have not begun to leave are given up.
+
+        Raises:
+            ValueError: a code that may not be sent (RFC 6455, section 7.4).
+        """
+        with self.channel.lock:
+            if self.closing:
+                return False
+            frame = self.protocol.close(code, cut_reason(reason))
+            self.closing = True
+            if self.close_code is None:
+                self.close_code = 1005 if code is None else code
+                self.close_reason, self.initiator = reason, "us"
+            if discard:
+                self.channel.outbox.drop_unsent()
+            self.channel.outbox.append_last(frame)
+            if self.channel.room is not None:
+                self.channel.room.notify_all()
+            mark = self.channel.mark_locked()
+        if mark:
+            self.loop.mark(self.channel)
+        return True
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close, and wait for the peer's Close at most `close_timeout` (not on the loop)."""
+        self.start_close(code, reason)
+        if not self.loop.on_loop_thread():
+            self.receiving.wait_closed(self.options.close_timeout, discard=False)
+
+    def abort(self) -> None:
+        """End it at once, without a Close frame."""
+        with self.channel.lock:
+            if not self.closing:
+                self.closing = True
+                self.close_code, self.close_reason, self.initiator = 1006, "aborted", "us"
+        self.channel.abort(ConnectionAbortedError("aborted by us"))
+
+    # -- the loop's thread: the life of a connection ---------------------------------------
+
+    def start(self, observer: Observer, leftover: bytes = b"") -> None:
+        """The opening is over: begin to read. `leftover` came behind the opening."""
+        self.observer = observer
+        self.channel.write_timeout = self.options.write_timeout
+        self.channel.consumer = self
+        self.keepalive.start()
+        if leftover:
+            self.data_received(leftover)
+        self._read_or_pause()
+
+    def turn(self) -> None:
+        """Another thread wants something: our Close is queued, or the inbox has room."""
+        if self.closing:
+            if self._close_timer is None and self.options.close_timeout is not None:
+                due = self.loop.now + self.options.close_timeout
+                self._close_timer = self.loop.timers.call_at(due, self._close_timed_out)
+            with self.channel.lock:
+                self.receiving.discard()
+        self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the peer."""
+        events = self.protocol.receive(data, self.receiving.room)
+        if self.protocol.in_message:
+            another = any(isinstance(event, (str, bytes)) for event in events)
+            self.peer_limits.message_unfinished(another=another)
+        else:
+            self.peer_limits.message_finished()
+        self._events.extend(events)
+        self._dispatch()
+
+    def end_received(self) -> None:
+        """The peer's side ended; a Close frame would have ended it before."""
+        self._take_the_rest()
+        if self._ending is None:
+            self._ending = (1006, "the peer went away without a Close frame", "network")
+            with self.channel.lock:
+                self.channel.outbox.drop_unsent()
+            self._closed()
+            self.channel.finish()
+
+    def peer_finished(self) -> None:
+        """The peer is gone while reading was paused: read what it left, to the end."""
+        self.channel.set_reading(True)
+
+    def drained(self) -> None:
+        """The outbox is empty again."""
+        self.sending.drained()
+        self._go_on()
+
+    def finished(self) -> None:
+        """Everything was sent, the transport's goodbye too."""
+        self._closed()
+
+    def lost(self, error: Exception | None) -> None:
+        """The transport broke, or was given up."""
+        if self._ending is None:
+            self._take_the_rest()
+        if self._ending is None:
+            by_us = isinstance(error, ConnectionAbortedError)
+            self._ending = (1006, str(error or ""), "us" if by_us else "network")
+        self._closed()
+
+    def fail(self, error: ProtocolError) -> None:
+        """The peer broke a rule: say so, and end (RFC 6455, section 7.1.7)."""
+        log.debug("%s: closed with %d: %s", self.name, error.close_code, error)
+        self.start_close(error.close_code, str(error))
+        self._events.clear()
+        self._ending = (error.close_code, str(error), "us")
+        self.channel.finish()
+
+    def give_up(self, reason: str) -> None:
+        """The peer is gone: end without waiting for it."""
+        self.channel.abort(TimeoutError(reason))
+
+    def warn_if_stuck(self, seconds: float) -> None:
+        """Reading has been paused for a ping interval."""
+        if self.receiving.paused and not self._warned_stuck:
+            self._warned_stuck = True
+            log.warning(
+                "%s: its handler has left %d messages unread for %g s, so nothing more is read; "
+                "receive faster, or use max_queue=0 if messages do not matter",
+                self.name,
+                len(self.receiving.inbox.messages),
+                seconds,
+            )
+
+    # -- the loop's thread: events ---------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Act on events in their order, until there is none or the outbox is full."""
+        events, queued = self._events, []
+        control = 0
+        while events and not self._must_wait():
+            event = events.popleft()
+            if isinstance(event, (str, bytes)):
+                if self.closing and not self._last_events:
+                    continue  # we have said our last word; only the peer's Close is awaited
+                if self.observer.event_driven:
+                    self.observer.message_received(event)
+                else:
+                    queued.append(event)
+            elif isinstance(event, Ping):
+                control += 1
+                self._answer(event)
+            elif isinstance(event, Pong):
+                control += 1
+                self._note_pong(event)
+            elif isinstance(event, Close):
+                self._hand_over(queued)
+                queued = []
+                self._close_received(event)
+            else:
+                self._hand_over(queued)
+                queued = []
+                self.fail(event.error)
+        self._hand_over(queued)
+        if control:
+            try:
+                self.peer_limits.count_control(control)
+            except ProtocolError as error:
+                self.fail(error)
+        self._read_or_pause()
+        self.observer.dispatched()
+
+    def _must_wait(self) -> bool:
+        """Event-driven: whether the peer must take our answers before it is given more."""
+        if not self.observer.event_driven or self.closing:
+            return False
+        outbox = self.channel.outbox
+        if outbox.size >= self.options.outbox_bytes:
+            self.channel.flush_early()
+        return outbox.size >= self.options.outbox_bytes
+
+    def _hand_over(self, queued: list[Message]) -> None:
+        with self.channel.lock:
+            told = self.receiving.queue(queued)
+        if told:
+            self.observer.messages_queued()
+
+    def _answer(self, ping: Ping) -> None:
+        with self.channel.lock:
+            if not self.closing:
+                self.channel.outbox.set_pong(self.sending.frame(Opcode.PONG, ping.payload))
+
+    def _note_pong(self, pong: Pong) -> None:
+        if self.keepalive.pong(pong.payload):
+            with self.channel.lock:
+                self.receiving.set_pong(pong)
+
+    def _close_received(self, close: Close) -> None:
+        """Answer with the same code (RFC 6455, section 5.5.1), unless ours went first."""
+        if self.close_code is None:
+            self.close_code, self.close_reason = close.code, close.reason
+            self.initiator = "peer"
+        self.start_close(None if close.code == 1005 else close.code)
+        self._ending = (self.close_code, self.close_reason, self.initiator)
+        self.channel.finish()
+
+    # -- the loop's thread: reading, and the end -------------------------------------------
+
+    def _go_on(self) -> None:
+        """Continue what had to wait: parsing, dispatching, reading."""
+        if self.protocol.paused and not self.receiving.paused and not self._events:
+            self._events.extend(self.protocol.receive(b"", self.receiving.room))
+        if self._events:
+            self._dispatch()
+        else:
+            self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        if self._ending is not None or self._last_events:
+            return
+        read = not (self.receiving.paused or self.protocol.paused or self._events)
+        if read is not self.channel.reading:
+            self.channel.set_reading(read)
+            if read:
+                self.peer_limits.reading_resumed()
+
+    def _take_the_rest(self) -> None:
+        """Nothing more will come: deliver what is here, however full the queues are."""
+        if self.closing:
+            return
+        with self.channel.lock:
+            self.closing = True
+        self._last_events = True
+        self._events.extend(self.protocol.receive(b""))
+        self._dispatch()
+
+    def _close_timed_out(self) -> None:
+        self.give_up(f"no answer to our Close frame within {self.options.close_timeout:g} s")
+
+    def _closed(self) -> None:
+        """The end, once."""
+        if self.ended:
+            return
+        assert self._ending is not None
+        with self.channel.lock:
+            self.close_code, self.close_reason, self.initiator = self._ending
+            self.closing = self.ended = True
+            self.receiving.notify()
+            if self.channel.room is not None:
+                self.channel.room.notify_all()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self.peer_limits.stop()
+        self.keepalive.stop()
+        self.observer.connection_closed()

@@ -1,0 +1,124 @@
+"""A message written piece by piece: `with ws.write_message(MessageType.TEXT) as stream`."""
+
+from __future__ import annotations
+
+import enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from securews.protocol.frames import Opcode
+
+if TYPE_CHECKING:
+    from securews.connection.connection import Connection
+
+__all__ = ["MessageStream", "MessageType"]
+
+
+class MessageType(enum.Enum):
+    """What `write_message` sends."""
+
+    TEXT = "text"
+    BINARY = "binary"
+    PING = "ping"
+
+
+_OPCODES = {
+    MessageType.TEXT: Opcode.TEXT,
+    MessageType.BINARY: Opcode.BINARY,
+    MessageType.PING: Opcode.PING,
+}
+
+
+class MessageStream:
+    """One outgoing message as a file-like object, for `with`.
+
+    It leaves in frames of at most `max_frame_length` bytes (RFC 6455, section 5.4). Used by one
+    thread at a time; other threads' messages queue behind it. Left by an exception, the message
+    cannot be completed, so the connection is closed with 1011.
+    """
+
+    def __init__(self, connection: Connection, kind: MessageType, max_frame_length: int) -> None:
+        if not isinstance(kind, MessageType):
+            raise TypeError(f"the type is MessageType.TEXT, BINARY or PING, not {kind!r}")
+        if max_frame_length < 1:
+            raise ValueError(f"max_frame_length is at least 1 byte, not {max_frame_length}")
+        self._connection = connection
+        self._kind = kind
+        self._limit = max_frame_length
+        self._opcode = _OPCODES[kind]
+        self._buffer = bytearray()
+        self.closed = False
+        if kind is not MessageType.PING:
+            connection.sending.begin_stream()
+
+    def write(self, data: str | bytes | bytearray | memoryview) -> int:
+        """Add to the message; returns the length of `data`.
+
+        Raises:
+            TypeError: not str for a text message, not bytes-like for another.
+            ValueError: the stream is closed, or a ping is longer than 125 bytes.
+            TimeoutError: the peer took nothing for `write_timeout`.
+            ConnectionClosed: the connection has ended.
+        """
+        if self.closed:
+            raise ValueError("the message is complete; begin another with write_message()")
+        if isinstance(data, str) is not (self._kind is MessageType.TEXT):
+            wanted = "str" if self._kind is MessageType.TEXT else "bytes"
+            raise TypeError(
+                f"a {self._kind.value} message takes {wanted}, not {type(data).__name__}"
+            )
+        self._buffer += data.encode() if isinstance(data, str) else data
+        if self._kind is MessageType.PING:
+            if len(self._buffer) > 125:
+                raise ValueError("a ping carries at most 125 bytes (RFC 6455, section 5.5)")
+        else:
+            self._send_full_frames()
+        return len(data)
+
+    def writable(self) -> bool:
+        """Always true: what `print(..., file=stream)` and the like ask."""
+        return True
+
+    def flush(self) -> None:
+        """Nothing to do: full frames leave by themselves, and the last one at `close`."""
+
+    def close(self) -> None:
+        """Complete the message. Closing twice is harmless."""
+        if self.closed:
+            return
+        self.closed = True
+        payload = bytes(self._buffer)
+        if self._kind is MessageType.PING:
+            self._connection.keepalive.ping(payload)
+        else:
+            self._send(payload, last=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif not self.closed:
+            self.closed = True
+            if self._kind is not MessageType.PING:
+                self._connection.start_close(1011, "a message was broken off")
+
+    def _send_full_frames(self) -> None:
+        """Keep at least one byte back: the last frame is known only at the end."""
+        sent = 0
+        with memoryview(self._buffer) as view:
+            while len(view) - sent > self._limit:
+                self._send(bytes(view[sent : sent + self._limit]), last=False)
+                sent += self._limit
+        del self._buffer[:sent]
+
+    def _send(self, payload: bytes, *, last: bool) -> None:
+        sending = self._connection.sending
+        sending.send_fragment(sending.frame(self._opcode, payload, fin=last), last=last)
+        self._opcode = Opcode.CONTINUATION

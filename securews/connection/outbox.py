@@ -1,0 +1,129 @@
+"""What waits to be sent on one connection: frames, not ciphertext.
+
+Frames are encrypted when the socket takes them, so a broadcast is stored once for all its
+receivers, a message can still be dropped, and control frames go out between two data frames.
+Guarded by the channel's lock; knows no socket and no thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Outbox"]
+
+Piece = bytes | memoryview
+
+
+class Outbox:
+    """Frames in the order in which they leave.
+
+    `size` counts every byte that waits. `taken` counts every byte that ever left.
+    """
+
+    __slots__ = ("_behind", "_frames", "_pong", "_rest", "_urgent", "size", "streaming", "taken")
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._urgent: deque[bytes] | None = None
+        self._pong: bytes | None = None
+        self._rest: memoryview | None = None
+        self._behind: deque[bytes] | None = None
+        self.size = 0
+        self.taken = 0
+        self.streaming = False
+
+    def append(self, frame: bytes) -> None:
+        """A whole message; while a message stream is open it queues behind that stream."""
+        self.size += len(frame)
+        if self.streaming:
+            if self._behind is None:
+                self._behind = deque()
+            self._behind.append(frame)
+        else:
+            self._frames.append(frame)
+
+    def append_urgent(self, frame: bytes) -> None:
+        """A control frame: it goes before every data frame that has not begun."""
+        self.size += len(frame)
+        if self._urgent is None:
+            self._urgent = deque()
+        self._urgent.append(frame)
+
+    def set_pong(self, frame: bytes) -> None:
+        """The answer to a Ping. Only the newest is kept: a flood of pings cannot grow memory.
+
+        RFC 6455, section 5.5.3, allows to answer only the most recent Ping.
+        """
+        if self._pong is not None:
+            self.size -= len(self._pong)
+        self._pong = frame
+        self.size += len(frame)
+
+    def append_last(self, frame: bytes) -> None:
+        """The Close frame: behind what was taken, and what queued behind a stream is given up."""
+        if self._behind is not None:
+            self.size -= sum(map(len, self._behind))
+            self._behind = None
+        self.streaming = False
+        self.size += len(frame)
+        self._frames.append(frame)
+
+    def append_fragment(self, frame: bytes) -> None:
+        """A frame of the message stream that is open."""
+        self.size += len(frame)
+        self._frames.append(frame)
+
+    def end_stream(self) -> None:
+        """The message stream is complete: what queued behind it follows."""
+        self.streaming = False
+        if self._behind is not None:
+            self._frames.extend(self._behind)
+            self._behind = None
+
+    def drop_unsent(self) -> None:
+        """Forget every frame that has not begun to leave; the rest of one that has is kept."""
+        self._frames.clear()
+        self._urgent = self._pong = self._behind = None
+        self.streaming = False
+        self.size = 0 if self._rest is None else len(self._rest)
+
+    def take(self, limit: int) -> Piece | None:
+        """Remove and return the next bytes to send, at most `limit`; None where none wait."""
+        if not self.size:
+            return None
+        if self._rest is not None:  # inside a large frame: nothing may get between
+            piece: Piece = self._rest[:limit]
+            self._rest = self._rest[limit:] if len(self._rest) > limit else None
+        else:
+            piece = self._gather(limit)
+        self.size -= len(piece)
+        self.taken += len(piece)
+        return piece
+
+    def _gather(self, limit: int) -> Piece:
+        parts: list[Piece] = []
+        room = limit
+        if self._urgent is not None or self._pong is not None:
+            room -= self._gather_control(parts)
+        frames = self._frames
+        while frames and room > 0:
+            frame = frames.popleft()
+            if len(frame) <= room:
+                parts.append(frame)
+                room -= len(frame)
+            else:
+                view = memoryview(frame)
+                parts.append(view[:room])
+                self._rest = view[room:]
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _gather_control(self, parts: list[Piece]) -> int:
+        """Control frames are short (RFC 6455, section 5.5: 125 bytes), so all that wait fit in."""
+        if self._urgent is not None:
+            parts.extend(self._urgent)
+            self._urgent = None
+        if self._pong is not None:
+            parts.append(self._pong)
+            self._pong = None
+        return sum(map(len, parts))

@@ -1,0 +1,205 @@
+"""The sending half of a connection: whole messages, bounded memory, any thread.
+
+A message is taken when the outbox is below its bound before it, so one message of any size fits
+into an empty outbox. A thread waits for room before its message is taken: a TimeoutError means
+that nothing of it was sent. On the loop's thread, and in a broadcast, nothing may wait: there a
+peer whose full outbox falls by less than 1 KiB/s is slow, and `slow_client` decides. One that
+does take its bytes may run over the bound, up to four times it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from securews.ground.deadlines import Deadline
+from securews.protocol.frames import Opcode, encode_frame
+from securews.protocol.websocket import Role
+
+if TYPE_CHECKING:
+    from securews.connection.connection import Connection
+
+__all__ = ["Sending"]
+
+MIN_RATE = 1024
+"""Bytes per second below which a peer is called slow."""
+HARD_BOUND = 4
+"""Times `outbox_bytes`: more is not kept for a peer that takes its bytes, either."""
+EARLY_BYTES = 64 << 10
+EARLY_SECONDS = 0.001
+"""A callback that sends more, or takes longer, does not keep the peer waiting for its end."""
+
+
+class Sending:
+    """Frames into the outbox of one connection."""
+
+    __slots__ = (
+        "_bound",
+        "_channel",
+        "_connection",
+        "_drop",
+        "_full_at",
+        "_full_taken",
+        "_masked",
+        "_patience",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        options = connection.options
+        self._connection = connection
+        self._channel = connection.channel
+        self._masked = connection.role is Role.CLIENT
+        self._bound = options.outbox_bytes
+        self._patience = options.write_timeout
+        self._drop = options.slow_client == "drop"
+        self._full_at: float | None = None
+        self._full_taken = 0
+
+    def frame(
+        self, opcode: Opcode, payload: bytes | bytearray | memoryview, *, fin: bool = True
+    ) -> bytes:
+        """Encode a frame, masked if we are the client (RFC 6455, section 5.3)."""
+        key = os.urandom(4) if self._masked else None
+        return encode_frame(opcode, payload, fin=fin, masking_key=key)
+
+    def send(self, frame: bytes, timeout: float | None = None) -> None:
+        """Any thread: send an encoded message.
+
+        Raises:
+            TimeoutError: no room within `timeout` seconds, or no progress within
+                `write_timeout`; nothing was sent.
+            ConnectionClosed: the connection is closing or closed.
+        """
+        channel = self._channel
+        if channel.loop.on_loop_thread():
+            if self.offer(frame):
+                self._flush_early()
+            return
+        with channel.lock:
+            self._connection.check_open()
+            self._wait_while(self._is_full, timeout)
+            channel.outbox.append(frame)
+            mark = channel.mark_locked()
+        if mark:
+            channel.loop.mark(channel)
+
+    def offer(self, frame: bytes) -> bool:
+        """Any thread: send an encoded message without waiting. False if it was dropped.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed; also when this peer has just
+                been found too slow, and `slow_client` is "close".
+        """
+        channel = self._channel
+        with channel.lock:
+            self._connection.check_open()
+            slow = channel.outbox.size >= self._bound and self._is_slow()
+            if not slow:
+                channel.outbox.append(frame)
+            mark = channel.mark_locked()
+        if mark:
+            channel.loop.mark(channel)
+        if slow and not self._drop:
+            self._connection.start_close(1013, "too slow", discard=True)
+            raise self._connection.closed_error()
+        return not slow
+
+    def send_urgent(self, frame: bytes) -> None:
+        """Any thread: send a control frame, before the data that waits."""
+        channel = self._channel
+        with channel.lock:
+            self._connection.check_open()
+            channel.outbox.append_urgent(frame)
+            mark = channel.mark_locked()
+        if mark:
+            channel.loop.mark(channel)
+
+    # -- message streams -------------------------------------------------------------------
+
+    def begin_stream(self) -> None:
+        """Any thread: from now on other messages queue behind the one that begins.
+
+        Raises:
+            TimeoutError: another stream stayed open for `write_timeout`.
+            ConnectionClosed: the connection is closing or closed.
+        """
+        channel = self._channel
+        with channel.lock:
+            self._connection.check_open()
+            self._wait_while(self._is_streaming, None)
+            channel.outbox.streaming = True
+
+    def send_fragment(self, frame: bytes, *, last: bool) -> None:
+        """Any thread: the next frame of the stream that is open."""
+        channel = self._channel
+        on_loop = channel.loop.on_loop_thread()
+        with channel.lock:
+            self._connection.check_open()
+            if not on_loop:
+                self._wait_while(self._is_full, None)
+            elif self._is_full() and self._is_slow():
+                raise TimeoutError("the peer is too slow for this message, which is cut off")
+            channel.outbox.append_fragment(frame)
+            if last:
+                channel.outbox.end_stream()
+                if channel.room is not None:
+                    channel.room.notify_all()
+            mark = channel.mark_locked()
+        if mark:
+            channel.loop.mark(channel)
+        if on_loop:
+            self._flush_early()
+
+    def drained(self) -> None:
+        """Loop thread: the outbox is empty."""
+        self._full_at = None
+
+    # -- internal, with the lock held ------------------------------------------------------
+
+    def _is_full(self) -> bool:
+        return self._channel.outbox.size >= self._bound
+
+    def _is_streaming(self) -> bool:
+        return self._channel.outbox.streaming
+
+    def _wait_while(self, unready: Callable[[], bool], timeout: float | None) -> None:
+        if not unready():
+            return
+        channel = self._channel
+        if channel.loop.on_loop_thread():
+            raise RuntimeError("this would wait, and an I/O thread must not; use another thread")
+        outbox = channel.outbox
+        if channel.room is None:
+            channel.room = threading.Condition(channel.lock)
+        deadline = Deadline(timeout)
+        patience, taken = Deadline(self._patience), outbox.taken
+        while unready():
+            limits = [left for d in (deadline, patience) if (left := d.remaining()) is not None]
+            channel.room.wait(min(limits, default=None))
+            self._connection.check_open()
+            if outbox.taken != taken:
+                patience, taken = Deadline(self._patience), outbox.taken
+            if deadline.passed and unready():
+                raise TimeoutError(f"no room to send within {timeout:g} s; nothing was sent")
+            if patience.passed and unready():
+                raise TimeoutError(f"no progress for {self._patience:g} s; nothing was sent")
+
+    def _is_slow(self) -> bool:
+        outbox = self._channel.outbox
+        now = time.monotonic()
+        if self._full_at is None:
+            self._full_at, self._full_taken = now, outbox.taken
+        seconds = now - self._full_at
+        fallen = outbox.taken - self._full_taken
+        return outbox.size >= HARD_BOUND * self._bound or (
+            seconds >= 1.0 and fallen < MIN_RATE * seconds
+        )
+
+    def _flush_early(self) -> None:
+        channel = self._channel
+        late = time.monotonic() - channel.loop.now > EARLY_SECONDS
+        if late or channel.outbox.size > EARLY_BYTES:
+            channel.flush_early()

@@ -1,0 +1,249 @@
+"""Every option once: its default, its unit and its reason.
+
+`serve()`'s keyword arguments, the flags of the command line and the table in docs/options.md
+derive from the fields below. `None` switches a timeout off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from securews.ground.errors import ConfigurationError
+
+__all__ = [
+    "AcceptingMethod",
+    "ConnectionOptions",
+    "Limits",
+    "ServerOptions",
+    "SlowClient",
+    "split_options",
+]
+
+
+class AcceptingMethod(enum.Enum):
+    """Which thread runs `accept()` and then `handle_communication()`."""
+
+    SERIAL = "serial"
+    """The thread inside `start()`, one connection after another (the seed's samDefault)."""
+    THREADED = "threaded"
+    """A new thread for each connection (samThreaded)."""
+    THREAD_POOL = "pool"
+    """Threads that are used again, at most `pool_size` (samThreadPool)."""
+
+
+SlowClient = Literal["close", "drop"]
+
+
+def _option(default: Any, reason: str, *, unit: str = "", at_least: float | None = None) -> Any:
+    """A field with the facts that flags, docs and checks are made from."""
+    return dataclasses.field(
+        default=default, metadata={"reason": reason, "unit": unit, "at_least": at_least}
+    )
+
+
+def _check(options: ConnectionOptions | ServerOptions | Limits) -> None:
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        kind = str(field.type)
+        if value is None:
+            if "None" not in kind:
+                raise ConfigurationError(f"option {field.name!r} cannot be None: it needs a limit")
+        elif kind.startswith(("int", "float")):
+            _check_number(field.name, value, whole=kind.startswith("int"))
+            least = field.metadata["at_least"]
+            if least is not None and value < least:
+                raise ConfigurationError(f"option {field.name!r} is at least {least}, not {value}")
+        elif kind == "bool" and not isinstance(value, bool):
+            raise ConfigurationError(f"option {field.name!r} is True or False, not {value!r}")
+        elif kind == "AcceptingMethod" and not isinstance(value, AcceptingMethod):
+            names = ", ".join(f"AcceptingMethod.{m.name}" for m in AcceptingMethod)
+            raise ConfigurationError(f"option {field.name!r} is one of {names}, not {value!r}")
+        elif kind == "SlowClient" and value not in ("close", "drop"):
+            raise ConfigurationError(f"option {field.name!r} is 'close' or 'drop', not {value!r}")
+        elif kind == "Limits" and not isinstance(value, Limits):
+            raise ConfigurationError(f"option {field.name!r} is a securews.Limits, not {value!r}")
+
+
+def _check_number(name: str, value: object, *, whole: bool) -> None:
+    fits = isinstance(value, int) if whole else isinstance(value, (int, float))
+    if isinstance(value, bool) or not fits or not math.isfinite(cast("float", value)):
+        what = "a whole number" if whole else "a finite number of seconds, or None"
+        raise ConfigurationError(f"option {name!r} is {what}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """Options that a route, a handler class or the server may set, in this order."""
+
+    ping_interval: float | None = _option(
+        20.0, "a silent peer is asked for a sign of life this often", unit="s", at_least=0.01
+    )
+    ping_timeout: float | None = _option(
+        20.0, "a peer that sends nothing this long after a ping is gone", unit="s", at_least=0.01
+    )
+    close_timeout: float | None = _option(
+        10.0, "the peer has this long to answer our Close frame", unit="s", at_least=0.0
+    )
+    write_timeout: float | None = _option(
+        10.0, "a peer that takes no byte for this long is gone", unit="s", at_least=0.01
+    )
+    outbox_bytes: int = _option(
+        1 << 20, "what may wait to be sent before send() waits", unit="bytes", at_least=1
+    )
+    slow_client: SlowClient = _option(
+        "close",
+        "where nothing may wait (broadcast, I/O thread) and the outbox is full: "
+        "close with 1013, or drop the message",
+    )
+    message_timeout: float | None = _option(
+        30.0,
+        "a message has this long from its first byte to its last, unless it comes faster "
+        "than 1 KiB/s",
+        unit="s",
+        at_least=0.01,
+    )
+    max_size: int = _option(
+        1 << 20, "the largest message that is received", unit="bytes", at_least=1
+    )
+    max_queue: int = _option(
+        16,
+        "received messages that wait for the handler; 0 drops them all",
+        unit="messages",
+        at_least=0,
+    )
+    max_queue_bytes: int = _option(
+        4 << 20, "memory of the messages that wait for the handler", unit="bytes", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits that are rarely tuned: `limits=Limits(max_headers=50)`."""
+
+    max_line: int = _option(
+        8192, "the longest request line or header line", unit="bytes", at_least=16
+    )
+    max_headers: int = _option(100, "header lines of a request", at_least=1)
+    max_header_bytes: int = _option(
+        16 << 10, "all header lines together", unit="bytes", at_least=64
+    )
+    max_fragments: int = _option(1024, "frames of one message", at_least=1)
+    control_rate: float = _option(
+        50.0, "control frames that a peer may send", unit="1/s", at_least=0.01
+    )
+    control_burst: int = _option(200, "control frames that may come at once", at_least=1)
+    max_handshakes: int = _option(
+        64, "handshakes at work at once; silent ones that wait for bytes do not count", at_least=1
+    )
+    backlog: int = _option(1024, "connections that the kernel holds for accept", at_least=1)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Options of the server as a whole."""
+
+    accepting_method: AcceptingMethod = _option(
+        AcceptingMethod.THREAD_POOL, "which thread runs accept() and handle_communication()"
+    )
+    open_timeout: float | None = _option(
+        10.0, "from accept to 101, TLS and request included", unit="s", at_least=0.01
+    )
+    max_connections: int = _option(1000, "connections at once, unfinished ones too", at_least=1)
+    max_per_ip: int | None = _option(
+        100, "of these from one address (IPv6: one /64); loopback is exempt", at_least=1
+    )
+    pool_size: int | None = _option(
+        None, "threads of the pool; None is max_connections", at_least=1
+    )
+    request_threads: int = _option(8, "accept() and pages that run at once", at_least=1)
+    handshake_workers: int | None = _option(
+        None, "threads for TLS handshakes; None is the number of cores", at_least=1
+    )
+    free_handlers: bool = _option(True, "whether handler.close() is called when the server stops")
+    limits: Limits = _option(Limits(), "the limits that are rarely tuned")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def pool_threads(self) -> int:
+        """The size of the pool, None resolved."""
+        return self.max_connections if self.pool_size is None else self.pool_size
+
+    @property
+    def handshake_threads(self) -> int:
+        """The number of handshake workers, None resolved."""
+        return os.cpu_count() or 1 if self.handshake_workers is None else self.handshake_workers
+
+
+_Options = TypeVar("_Options", ConnectionOptions, ServerOptions, Limits)
+
+
+def field_names(*kinds: type[ConnectionOptions | ServerOptions | Limits]) -> list[str]:
+    """The names of all options of these kinds."""
+    return [field.name for kind in kinds for field in dataclasses.fields(kind)]
+
+
+def replaced(options: _Options, changes: Mapping[str, Any]) -> _Options:
+    """`options` with `changes`; a ConfigurationError for a value that does not fit."""
+    return dataclasses.replace(options, **changes) if changes else options
+
+
+def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, ConnectionOptions]:
+    """Sort keyword arguments into the two kinds of options.
+
+    Raises:
+        ConfigurationError: an unknown name (with the one that was probably meant), or a value
+            that does not fit.
+    """
+    for_server = set(field_names(ServerOptions))
+    for_connection = set(field_names(ConnectionOptions))
+    check_names(given, for_server | for_connection)
+    return (
+        ServerOptions(**{name: given[name] for name in given if name in for_server}),
+        ConnectionOptions(**{name: given[name] for name in given if name in for_connection}),
+    )
+
+
+_ALSO_KNOWN = {
+    "ssl": "tls",
+    "ssl_context": "tls",
+    "sslcontext": "tls",
+    "certfile": "tls",
+    "cert": "tls",
+    "timeout": "open_timeout",
+    "max_clients": "max_connections",
+    "ping_period": "ping_interval",
+    "heartbeat": "ping_interval",
+    "max_message_size": "max_size",
+    "write_limit": "outbox_bytes",
+}
+"""What other libraries call it."""
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigurationError for the first name that is not known; say what was meant."""
+    choices = {*known, "tls", "host", "handler", "path"}
+    for name in given:
+        if name in choices:
+            continue
+        close = (
+            [_ALSO_KNOWN[name]]
+            if name in _ALSO_KNOWN
+            else difflib.get_close_matches(name, choices, 1)
+        )
+        hint = f"; did you mean {close[0]!r}?" if close else "; docs/options.md lists them all"
+        raise ConfigurationError(f"unknown option {name!r}{hint}")

@@ -1,0 +1,212 @@
+"""The accept loop: it only accepts, and nothing but a closed listener ends it.
+
+What one peer does wrong ends with that peer. Running out of descriptors or memory pauses
+accepting, 5 ms at first and up to 1 s, and one descriptor is kept in reserve so that a
+connection that cannot be served can at least be taken from the queue and closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+
+from securews.connection.channel import Channel
+from securews.ground.errors import Reject
+from securews.protocol.opening import encode_response
+from securews.server.core import Core, printable_address
+from securews.server.opening import RETRY, Opening
+from securews.transport.socket_handler import SocketAddress
+
+__all__ = ["Acceptor"]
+
+log = logging.getLogger("securews.server")
+
+BATCH = 64
+"""Connections that are accepted before others get their turn."""
+FIRST_PAUSE = 0.005
+LONGEST_PAUSE = 1.0
+LOG_INTERVAL = 10.0
+"""Seconds between two warnings that say the same."""
+MAX_REFUSALS = 64
+"""Connections over the limit that are being told so, in the clear."""
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 20, 5, 4
+"""Seconds, seconds, probes: finds a dead peer while we are not reading from it."""
+
+
+class Acceptor:
+    """Accepts on one listening socket. Loop thread only."""
+
+    def __init__(self, core: Core, sock: socket.socket) -> None:
+        self._core = core
+        self._socket = sock
+        self._pause = FIRST_PAUSE
+        self._reserve = _open_reserve()
+        self._logged_at = float("-inf")
+        self._refusals = 0
+        self._closed = False
+        self.fd = sock.fileno()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._core.loop.watch(self, read=True, write=False)
+
+    def close(self) -> None:
+        """Accept no more. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._core.loop.unwatch(self)
+        self._socket.close()
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
+        """Peers wait."""
+        del readable, writable, hangup
+        for _ in range(BATCH):
+            if self._closed or self._core.handshakes.busy:
+                break
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._back_off(error)
+                    return
+                continue  # ECONNABORTED and the like: that peer is gone, the next may be fine
+            self._pause = FIRST_PAUSE
+            try:
+                self._admit(sock, address)
+            except Exception:
+                log.exception("internal error while a connection was accepted")
+                sock.close()
+        if self._core.handshakes.busy and not self._closed:
+            self._core.loop.unwatch(self)
+            self._core.handshakes.when_room(self._resume)
+
+    def _admit(self, sock: socket.socket, address: SocketAddress) -> None:
+        core = self._core
+        if not self._query(address):
+            sock.close()
+            return
+        if not core.admission.admit(address):
+            self._refuse(sock, address)
+            return
+        try:
+            _set_keepalive(sock)
+            channel = Channel(
+                core.socket_handler.accept(sock, address),
+                core.loop,
+                write_timeout=core.options.open_timeout,
+                released=lambda channel: self._released(channel, address),
+            )
+        except Exception as error:
+            core.admission.leave(address)
+            sock.close()
+            if not isinstance(error, OSError):  # else it was reset already
+                raise
+            return
+        core.channels.add(channel)
+        Opening(core, channel).start()
+
+    def _query(self, address: SocketAddress) -> bool:
+        try:
+            return bool(self._core.socket_handler.on_connect_query(address))
+        except Exception:
+            log.exception("on_connect_query raised; %s is refused", printable_address(address))
+            return False
+
+    def _refuse(self, sock: socket.socket, address: SocketAddress) -> None:
+        """There is no room: 503 in the clear; before TLS nothing can be said, so a plain close."""
+        core = self._core
+        core.counters["refused"] += 1
+        self._warn(
+            "the connection of %s was refused: max_connections or max_per_ip is reached",
+            printable_address(address),
+        )
+        if core.socket_handler.secure or self._refusals >= MAX_REFUSALS:
+            sock.close()
+            return
+        try:
+            stream = core.socket_handler.accept(sock, address)
+        except OSError:
+            sock.close()
+            return
+        self._refusals += 1
+        channel = Channel(stream, core.loop, write_timeout=1.0, released=self._refusal_over)
+        channel.consumer = Opening(core, channel)
+        core.channels.add(channel)
+        answer = Reject(503, RETRY, "too many connections; try again soon\n")
+        channel.outbox.append(encode_response(answer))
+        channel.finish()
+
+    def _refusal_over(self, channel: Channel) -> None:
+        self._refusals -= 1
+        self._core.channels.discard(channel)
+        self._core.check_stopped()
+
+    def _released(self, channel: Channel, address: SocketAddress) -> None:
+        self._core.admission.leave(address)
+        self._core.channels.discard(channel)
+        self._core.check_stopped()
+
+    def _back_off(self, error: OSError) -> None:
+        """Wait until something may have been freed; one peer is let go meanwhile."""
+        self._shed_one()
+        self._warn(
+            "no connection can be accepted: %s; trying again every %g s at most (raise the limit "
+            "on open files, or lower max_connections)",
+            error.strerror,
+            LONGEST_PAUSE,
+        )
+        self._core.loop.unwatch(self)
+        self._core.loop.timers.call_at(self._core.loop.now + self._pause, self._resume)
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    def _shed_one(self) -> None:
+        if self._reserve is None:
+            return
+        os.close(self._reserve)
+        try:
+            self._socket.accept()[0].close()
+        except OSError:
+            pass  # it is gone, or the descriptor went to somebody else: the pause is the cure
+        self._reserve = _open_reserve()
+
+    def _resume(self) -> None:
+        if not self._closed:
+            if self._reserve is None:
+                self._reserve = _open_reserve()
+            self.start()
+
+    def _warn(self, message: str, *args: object) -> None:
+        if self._core.loop.now - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = self._core.loop.now
+            log.warning(message, *args)
+
+
+def _open_reserve() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _set_keepalive(sock: socket.socket) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        # macOS calls the first one TCP_KEEPALIVE, and has no user timeout.
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), KEEPALIVE_IDLE),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), KEEPALIVE_INTERVAL),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), KEEPALIVE_PROBES),
+    ]
+    for level, name, value in options:
+        if name is not None:
+            sock.setsockopt(level, name, value)

@@ -1,0 +1,86 @@
+"""Who may come in: connections at once, connections per address, and who goes first.
+
+Loop thread only. Loopback and unix peers are exempt from the bound per address: a reverse proxy
+on this machine carries everybody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from typing import Protocol
+
+from securews.transport.socket_handler import SocketAddress
+
+__all__ = ["Admission", "Silent"]
+
+CROWDED = 0.9
+"""From this share of `max_connections` on, the oldest silent peer makes room for a new one."""
+
+
+class Silent(Protocol):
+    """A connection whose peer has not said anything yet."""
+
+    def make_room(self) -> None:
+        """Give up this connection for another."""
+
+
+class Admission:
+    """Counts connections. `max_per_ip` None is any number."""
+
+    def __init__(self, max_connections: int, max_per_ip: int | None) -> None:
+        self._max = max_connections
+        self._max_per_ip = max_per_ip
+        self._per_ip: Counter[str] = Counter()
+        self._silent: dict[Silent, None] = {}  # in the order of their arrival
+        self.count = 0
+
+    def admit(self, address: SocketAddress) -> bool:
+        """Count a connection in; False if there is no room. `leave` follows each True."""
+        if self._silent and self.count >= CROWDED * self._max:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.make_room()
+        key = _key(address)
+        full = self.count >= self._max or (
+            key is not None
+            and self._max_per_ip is not None
+            and self._per_ip[key] >= self._max_per_ip
+        )
+        if full:
+            return False
+        self.count += 1
+        if key is not None:
+            self._per_ip[key] += 1
+        return True
+
+    def leave(self, address: SocketAddress) -> None:
+        """Count a connection out."""
+        self.count -= 1
+        key = _key(address)
+        if key is not None:
+            self._per_ip[key] -= 1
+            if self._per_ip[key] <= 0:
+                del self._per_ip[key]
+
+    def is_silent(self, connection: Silent) -> None:
+        """The connection waits for its peer's first byte."""
+        self._silent[connection] = None
+
+    def has_spoken(self, connection: Silent) -> None:
+        """The peer sent something, or is gone."""
+        self._silent.pop(connection, None)
+
+
+def _key(address: SocketAddress) -> str | None:
+    """What counts as one address: IPv4, or the /64 of IPv6; None where it is exempt."""
+    if isinstance(address, (str, bytes)):
+        return None
+    ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((ip, 64), strict=False).network_address)
+    return str(ip)

@@ -1,0 +1,130 @@
+"""What the parts of one server share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from securews.application.communicator import Server
+from securews.connection.channel import Channel
+from securews.ground.errors import printable
+from securews.ground.options import AcceptingMethod, ServerOptions
+from securews.server.admission import Admission
+from securews.server.handshakes import HandshakeWorkers
+from securews.server.loop import Loop
+from securews.server.router import Router
+from securews.server.session import Session
+from securews.server.threads import AcceptingThreads, NewThreads, Pool, RequestGate, SerialThread
+from securews.transport.socket_handler import SocketAddress, SocketHandler
+
+__all__ = ["Core", "printable_address"]
+
+log = logging.getLogger("securews.server")
+
+ORIGINS_REMEMBERED = 100
+"""Refused origins that have had their warning; peers choose them, so they are bounded."""
+
+
+def printable_address(address: SocketAddress) -> str:
+    """An address for log lines: host:port, or the path of a unix socket."""
+    if isinstance(address, (str, bytes)):
+        return "unix" if not address else printable(address)
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Core:
+    """The working parts of a server, made once; `server` is the public face of them."""
+
+    def __init__(
+        self, server: Server, socket_handler: SocketHandler, options: ServerOptions
+    ) -> None:
+        self.server = server
+        self.socket_handler = socket_handler
+        self.options = options
+        self.loop = Loop()
+        self.router = Router()
+        self.admission = Admission(options.max_connections, options.max_per_ip)
+        self.handshakes = HandshakeWorkers(
+            self.loop, options.handshake_threads, options.limits.max_handshakes
+        )
+        self.gate = RequestGate(options.request_threads)
+        self.pool = Pool(options.pool_threads, "securews-pool")
+        self.new_threads = NewThreads("securews-thread")
+        self.serial = SerialThread()
+        self.channels: set[Channel] = set()
+        """Loop thread: every descriptor that peers have open here."""
+        self.counters: Counter[str] = Counter()
+        """Loop thread."""
+        self.running: dict[Session, threading.Thread] = {}
+        """Under `lock`: handlers that are at work, and where."""
+        self.lock = threading.Lock()
+        self.stopping = False
+        """Loop thread: the server is being stopped."""
+        self.check_stopped: Callable[[], None] = _nothing
+        """Loop thread: called when a connection or a handler has ended."""
+        self._sessions: dict[Session, None] = {}
+        self._refused_origins: set[str] = set()
+
+    @property
+    def accepting(self) -> AcceptingThreads:
+        """The threads of the accepting method."""
+        method = self.options.accepting_method
+        if method is AcceptingMethod.SERIAL:
+            return self.serial
+        return self.new_threads if method is AcceptingMethod.THREADED else self.pool
+
+    def sessions(self) -> list[Session]:
+        """The open connections, as they are now. Any thread."""
+        with self.lock:
+            return list(self._sessions)
+
+    def add_session(self, session: Session) -> None:
+        """Loop thread."""
+        with self.lock:
+            self._sessions[session] = None
+
+    def remove_session(self, session: Session) -> None:
+        """Loop thread."""
+        with self.lock:
+            self._sessions.pop(session, None)
+
+    def run_handler(self, session: Session) -> None:
+        """Run a blocking handler to its end, in the calling thread."""
+        with self.lock:
+            self.running[session] = threading.current_thread()
+        try:
+            session.communicate()
+        finally:
+            with self.lock:
+                del self.running[session]
+            self.loop.call_soon(self._handler_ended)
+
+    def own_thread(self) -> bool:
+        """Whether the calling thread must not wait for the server to stop: it is part of it."""
+        me = threading.current_thread()
+        if self.loop.on_loop_thread() or me in self.pool.threads or me in self.new_threads.threads:
+            return True
+        with self.lock:
+            return me in self.running.values()
+
+    def warn_of_origin(self, origin: str) -> None:
+        """Loop thread: one WARNING per refused origin, with the line to paste."""
+        if origin in self._refused_origins or len(self._refused_origins) >= ORIGINS_REMEMBERED:
+            return
+        self._refused_origins.add(origin)
+        log.warning(
+            "a page of origin %s was refused: it is not this server's own; if it may connect, "
+            "write origins=[%s]",
+            printable(origin),
+            printable(origin),
+        )
+
+    def _handler_ended(self) -> None:
+        self.check_stopped()
+
+
+def _nothing() -> None:
+    pass

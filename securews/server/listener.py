@@ -1,0 +1,151 @@
+"""Listening sockets: IPv4 and IPv6 on one port number, or a unix socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+
+from securews.ground.errors import ConfigurationError
+
+__all__ = ["open_listeners"]
+
+PORT_ATTEMPTS = 20
+"""Port 0 takes a free port of one family; the other family's may be taken."""
+
+TOP_PORT = 65535
+
+
+def open_listeners(
+    host: str | None, port: int | None, path: str | None, backlog: int
+) -> list[socket.socket]:
+    """Bind and listen.
+
+    Args:
+        host: a name or address; None or "" is every address of this machine.
+        port: 0 is any free one, the same for all families.
+        path: of a unix socket, instead of host and port; its mode is 0660.
+        backlog: connections that the kernel holds for accept.
+
+    Raises:
+        ConfigurationError: it cannot be bound; the text says why and what to do.
+    """
+    if path is not None:
+        if port is not None:
+            raise ConfigurationError("a unix socket has no port: write serve(None, ..., path=...)")
+        return [_open_unix(path, backlog)]
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= TOP_PORT:
+        raise ConfigurationError(f"a port is a number from 0 to {TOP_PORT}, not {port!r}")
+    for attempt in range(PORT_ATTEMPTS):
+        try:
+            return _open_tcp(host, port, backlog)
+        except OSError as error:
+            if port == 0 and error.errno == errno.EADDRINUSE and attempt < PORT_ATTEMPTS - 1:
+                continue
+            raise _explained(error, host, port) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _open_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
+    with ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        refused: OSError | None = None
+        for family, address in _addresses(host, port):
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sock = _bound(family, (address[0], chosen, *address[2:]), backlog)
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                refused = error  # this machine has no such family, or none on loopback
+                continue
+            opened.callback(sock.close)
+            sockets.append(sock)
+        if not sockets:
+            raise refused or OSError(errno.EADDRNOTAVAIL, "no address")
+        opened.pop_all()
+        return sockets
+
+
+def _addresses(
+    host: str | None, port: int
+) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    """What a host resolves to. "localhost" is both loopbacks, whatever the hosts file says."""
+    if host == "localhost":
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    distinct = {(info[0], info[4]): None for info in found}
+    return sorted(distinct, key=lambda entry: entry[0] != socket.AF_INET)
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[object, ...], backlog: int
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for old connections' TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_unix(path: str, backlog: int) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        Path(path).chmod(0o660)  # before listen: until then nobody can connect
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"unix socket {path!r} cannot be made: {error.strerror or error}"
+        ) from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; anything else at `path` is not ours to remove."""
+    try:
+        mode = Path(path).lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigurationError(f"{path!r} exists and is no socket; choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+        except OSError as error:
+            raise ConfigurationError(f"unix socket {path!r}: {error.strerror or error}") from error
+    raise ConfigurationError(f"another server listens on {path!r}; stop it or choose another path")
+
+
+def _explained(error: OSError, host: str | None, port: int) -> ConfigurationError:
+    where = f"port {port} on {host or 'all addresses'}"
+    if error.errno == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"{where} is in use, by another process or by this one: stop that server or choose "
+            f"another port (ss -ltnp 'sport = :{port}' shows who has it)"
+        )
+    if error.errno == errno.EACCES:
+        return ConfigurationError(
+            f"{where} needs privileges: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ConfigurationError(f"{where}: this machine has no such address; use one of its own")
+    if isinstance(error, socket.gaierror):
+        return ConfigurationError(f"host {host!r} cannot be resolved: {error.strerror}")
+    return ConfigurationError(f"{where} cannot be opened: {error.strerror or error}")

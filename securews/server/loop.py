@@ -1,0 +1,208 @@
+"""The I/O loop: one thread that moves all bytes and keeps all deadlines.
+
+Theory of operation
+-------------------
+One turn: wait for descriptors (until the next deadline, or for ever), hand each to its owner,
+run the timers that are due, run what other threads asked for, close what has ended. Nothing in
+a turn waits. An owner that raises is a bug of ours (user code is caught where it is called): it
+is logged, its connection is aborted, and the loop goes on.
+
+Other threads only append to two lists under the loop's lock and, if the loop sleeps, write one
+byte to wake it. "Asleep" and "the lists are empty" are read and written under that one lock; two
+separate flags would lose wake-ups.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from securews.connection.channel import Channel
+from securews.ground.deadlines import Timers
+from securews.server.poller import HANGUP, READABLE, WRITABLE, make_poller
+
+__all__ = ["Loop", "Watched"]
+
+log = logging.getLogger("securews.server")
+
+
+class Watched(Protocol):
+    """Who is told that a descriptor is ready."""
+
+    fd: int
+
+    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
+        """The descriptor is ready."""
+
+
+class Loop:
+    """An I/O loop. `run()` makes the calling thread its own; `stop()` ends it."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.timers = Timers()
+        self._poller = make_poller()
+        self._owners: dict[int, Watched] = {}
+        self._lock = threading.Lock()
+        self._marked: list[Channel] = []
+        self._calls: list[Callable[[], None]] = []
+        self._ended: list[Channel] = []
+        self._asleep = False
+        self._stopping = False
+        self._thread: int | None = None
+        self.on_wake_up: Callable[[], None] | None = None
+        """Called on the loop's thread after `wake()`: where a signal handler's flag is read."""
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        # Closed with the last reference, not at the end of run(): a thread that is about to
+        # wake a loop that has just ended must not write into somebody else's descriptor.
+        weakref.finalize(self, _close_pair, self._wake_read, self._wake_write)
+        self._poller.watch(self._wake_read, read=True, write=False)
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def on_loop_thread(self) -> bool:
+        """Whether the calling thread is the loop's own."""
+        return threading.get_ident() == self._thread
+
+    def mark(self, channel: Channel) -> None:
+        """Give the channel a turn soon."""
+        with self._lock:
+            self._marked.append(channel)
+            wake, self._asleep = self._asleep, False
+        if wake:
+            self.wake()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back on the loop's thread, in the order of the calls."""
+        with self._lock:
+            self._calls.append(callback)
+            wake, self._asleep = self._asleep, False
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """End a wait. Takes no lock: signal handlers call it too."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full, so the loop wakes anyway
+
+    def stop(self) -> None:
+        """End `run()` after the present turn."""
+        self.call_soon(self._stop)
+
+    # -- the loop's thread -----------------------------------------------------------------
+
+    def watch(self, owner: Watched, *, read: bool, write: bool) -> None:
+        """Tell `owner` when its descriptor is ready."""
+        self._owners[owner.fd] = owner
+        self._poller.watch(owner.fd, read=read, write=write)
+
+    def unwatch(self, owner: Watched) -> None:
+        """Tell `owner` nothing more."""
+        self._owners.pop(owner.fd, None)
+        self._poller.unwatch(owner.fd)
+
+    def close_later(self, channel: Channel) -> None:
+        """Close the channel's descriptor at the end of this turn."""
+        self.unwatch(channel)
+        self._ended.append(channel)
+
+    def run(self) -> None:
+        """Turn until `stop()`, in the calling thread."""
+        self._thread = threading.get_ident()
+        try:
+            while not self._stopping:
+                self._turn()
+        finally:
+            self._release_ended()
+            self._poller.close()
+
+    def _turn(self) -> None:
+        ready = self._poller.poll(self._time_to_sleep())
+        with self._lock:
+            self._asleep = False
+        for fd, mask in ready:
+            self.now = time.monotonic()
+            owner = self._owners.get(fd)
+            if owner is not None:
+                self._tell(owner, mask)
+            elif fd == self._wake_read:
+                self._clear_wake_up()
+        self.now = time.monotonic()
+        for callback in self.timers.take_due(self.now):
+            self._call(callback)
+        with self._lock:
+            marked, self._marked = self._marked, []
+            calls, self._calls = self._calls, []
+        for callback in calls:
+            self._call(callback)
+        for channel in marked:
+            self._give_turn(channel)
+        self._release_ended()
+
+    def _time_to_sleep(self) -> float | None:
+        due = self.timers.next_due()
+        with self._lock:
+            if self._marked or self._calls:
+                return 0.0
+            self._asleep = True
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _tell(self, owner: Watched, mask: int) -> None:
+        try:
+            owner.on_ready(
+                readable=bool(mask & READABLE),
+                writable=bool(mask & WRITABLE),
+                hangup=bool(mask & HANGUP),
+            )
+        except Exception:
+            log.exception("internal error; the connection is aborted")
+            if isinstance(owner, Channel):
+                owner.abort()
+
+    def _give_turn(self, channel: Channel) -> None:
+        try:
+            channel.turn()
+        except Exception:
+            log.exception("internal error; the connection is aborted")
+            channel.abort()
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            log.exception("internal error in a call of the I/O loop")
+
+    def _clear_wake_up(self) -> None:
+        try:
+            while len(os.read(self._wake_read, 512)) == 512:
+                pass
+        except BlockingIOError:
+            pass
+        if self.on_wake_up is not None:
+            self.on_wake_up()
+
+    def _release_ended(self) -> None:
+        while self._ended:
+            ended, self._ended = self._ended, []
+            for channel in ended:
+                try:
+                    channel.release()
+                except Exception:
+                    log.exception("internal error while a descriptor was closed")
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+
+def _close_pair(one: int, other: int) -> None:
+    os.close(one)
+    os.close(other)

@@ -1,0 +1,407 @@
+"""The server: listeners, accepting, handlers, and its life from bind to stop."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import socket
+import stat
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from securews.application.communicator import BytesLike, Communicator
+from securews.application.handlers import (
+    AcceptFunction,
+    HandlerFunction,
+    WebSocketHandler,
+    as_handler,
+)
+from securews.application.origins import AnyOrigin
+from securews.ground.errors import ConfigurationError
+from securews.ground.options import AcceptingMethod, split_options
+from securews.server import broadcast, pages
+from securews.server.acceptor import Acceptor
+from securews.server.core import Core
+from securews.server.listener import open_listeners
+from securews.server.router import PageFunction
+from securews.server.routes import make_route
+from securews.server.signals import stop_on_signals
+from securews.server.stopping import Stopping
+from securews.server.tls_choice import FIND, choose_socket_handler
+from securews.transport.socket_handler import SocketAddress, SocketHandler, is_loopback
+
+__all__ = ["WebSocketServer"]
+
+log = logging.getLogger("securews.server")
+
+Option: TypeAlias = object
+"""A value of an option in ground/options.py; checked there."""
+
+
+class State(enum.Enum):
+    """The life of a server; there is no way back."""
+
+    NEW = "not started"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class WebSocketServer:
+    """A WebSocket server. It binds and listens at once, and accepts from `start` on.
+
+    `WebSocketServer(port)` serves localhost with the development certificate;
+    `WebSocketServer(address, port, socket_handler)` says all three. `securews.serve` is the
+    shorter way.
+
+    Args:
+        address: host name or IP address; "" or None is every address of this machine.
+        port: 0 is any free one: see `address` and `url`.
+        socket_handler: how bytes are secured; None is the development certificate.
+        path: of a unix socket, instead of address and port.
+        options: every option of docs/options.md.
+
+    Raises:
+        ConfigurationError: something of this cannot work; the text says what to do.
+    """
+
+    def __init__(
+        self,
+        address: str | int | None = "localhost",
+        port: int | None = None,
+        socket_handler: SocketHandler | None = None,
+        *,
+        path: str | None = None,
+        **options: Option,
+    ) -> None:
+        if sys.platform == "win32":
+            raise ConfigurationError("securews serves on Linux and macOS, not on Windows")
+        if isinstance(address, int):
+            if port is not None:
+                raise ConfigurationError(
+                    f"the address comes first: WebSocketServer({port!r}, {address})"
+                )
+            address, port = "localhost", int(address)
+        host = None if path is not None else address
+        server_options, self._connection_options = split_options(options)
+        if socket_handler is None:
+            socket_handler = choose_socket_handler(FIND, host, insecure=False)
+        else:
+            socket_handler.check(host)
+        if socket_handler.issued_by_development_ca and not is_loopback(host):
+            log.warning(
+                "a development certificate is served on %s: only machines that trust your "
+                "development CA can connect",
+                host or "all addresses",
+            )
+        self._host, self._path = host, path
+        self._listeners = open_listeners(host, port, path, server_options.limits.backlog)
+        self._addresses: list[SocketAddress] = [s.getsockname() for s in self._listeners]
+        self._core = Core(self, socket_handler, server_options)
+        self._acceptors: list[Acceptor] = []
+        self._stopping = Stopping(self._core, self._close_listeners, self._core.loop.stop)
+        self._state = State.NEW
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._process = os.getpid()
+        self._never_started = weakref.finalize(
+            self, _warn_never_started, self.url, self._process, self._listeners
+        )
+
+    # -- what is served --------------------------------------------------------------------
+
+    def register_handler(
+        self,
+        host: str,
+        path: str,
+        handler: WebSocketHandler | HandlerFunction,
+        default_host: bool = False,
+        default_path: bool = False,
+        *,
+        accept: AcceptFunction | None = None,
+        origins: Iterable[str] | AnyOrigin | None = None,
+        subprotocols: Sequence[str] | None = None,
+        **options: Option,
+    ) -> None:
+        """Serve `handler` at a host and path.
+
+        Args:
+            host: compared without case, port and trailing dot; "*" is every host.
+            path: without query; "*" is every path.
+            handler: a function `f(ws)` or an instance of WebSocketHandler.
+            default_host: whether this host's handlers also serve hosts without an entry.
+            default_path: whether this handler also serves paths of the host without an entry.
+            accept: a function `accept(request, response_headers)`; see WebSocketHandler.
+            origins: see WebSocketHandler.
+            subprotocols: see WebSocketHandler.
+            options: connection options of docs/options.md; they go before the handler's own.
+
+        Raises:
+            ConfigurationError: the pair is registered already, the handler could never serve,
+                or an option does not fit.
+        """
+        route = make_route(
+            as_handler(handler),
+            self._connection_options,
+            accept=accept,
+            origins=origins,
+            subprotocols=subprotocols,
+            options=options,
+        )
+        self._core.router.add(
+            host, path, route, default_host=default_host, default_path=default_path
+        )
+
+    def route(
+        self,
+        path: str,
+        host: str | None = None,
+        *,
+        accept: AcceptFunction | None = None,
+        origins: Iterable[str] | AnyOrigin | None = None,
+        subprotocols: Sequence[str] | None = None,
+        **options: Option,
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """`@server.route("/path")` over a function `f(ws)`; arguments as `register_handler`."""
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            self.register_handler(
+                "*" if host is None else host,
+                path,
+                function,
+                default_host=False,
+                default_path=False,
+                accept=accept,
+                origins=origins,
+                subprotocols=subprotocols,
+                **options,
+            )
+            return function
+
+        return register
+
+    def page(
+        self, path: str, methods: Iterable[str] = ("GET",)
+    ) -> Callable[[PageFunction], PageFunction]:
+        """`@server.page("/")` over a function `f(request) -> Response | str | bytes`.
+
+        str is sent as HTML. HEAD comes with GET. The function runs on a thread of the pool.
+
+        Raises:
+            ConfigurationError: the path has a page already.
+        """
+
+        def register(function: PageFunction) -> PageFunction:
+            self._core.router.add_page(path, pages.make_page(function, methods))
+            return function
+
+        return register
+
+    # -- its life --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Accept and serve until `stop`; blocks.
+
+        In the main thread SIGINT and SIGTERM stop it in order, and a second one at once.
+
+        Raises:
+            ConfigurationError: nothing is registered.
+            RuntimeError: it was started before, or in a process that has forked.
+        """
+        self._begin()
+        with stop_on_signals(self._core.loop, self._signalled):
+            self._run_serial()
+            self._stopped.wait()
+
+    def serve_forever(self) -> None:
+        """The same as `start`."""
+        self.start()
+
+    def start_background(self) -> Self:
+        """Accept and serve in daemon threads; returns the server. Raises as `start`."""
+        self._begin()
+        if self._core.options.accepting_method is AcceptingMethod.SERIAL:
+            threading.Thread(target=self._run_serial, name="securews-serial", daemon=True).start()
+        return self
+
+    def stop(self, grace: float = 10.0, *, jitter: float = 0.0, code: int = 1001) -> None:
+        """End the server: no new connections, a Close to everybody, then abort what is left.
+
+        Waits until it is over, at most `grace` and `jitter` seconds and a moment; in a handler
+        or on an I/O thread it begins the stop and returns. Any thread; again is harmless, and
+        again with grace 0 ends it at once.
+
+        Args:
+            grace: seconds for the closing handshakes and for the handlers; 0 aborts.
+            jitter: seconds over which the Close frames are spread, so that not all clients
+                come back at the same moment.
+            code: of the Close; 1001 is going away, 1012 is a restart.
+        """
+        if grace < 0 or jitter < 0:
+            raise ValueError("grace and jitter are seconds, not negative")
+        with self._lock:
+            never_ran, self._state = self._state is State.NEW, State.STOPPED
+        if never_ran:
+            self._never_started.detach()
+            self._close_listeners()
+            self._stopped.set()
+            return
+        self._core.loop.call_soon(partial(self._stopping.begin, grace, jitter, code))
+        if not self._core.own_thread():
+            self._stopped.wait(grace + jitter + 5.0)
+
+    def __enter__(self) -> Self:
+        return self.start_background()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- while it runs ---------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Communicator]:
+        """The open connections, as they are now. Any thread."""
+        return [session.ws for session in self._core.sessions()]
+
+    def broadcast(
+        self,
+        message: str | BytesLike,
+        to: str | Iterable[Communicator] | Callable[[Communicator], bool] | None = None,
+    ) -> list[Communicator]:
+        """Send one message to many, without waiting for any of them. Any thread.
+
+        Args:
+            message: str is text, bytes-like is binary.
+            to: a path, some Communicators, a predicate, or None for all.
+
+        Returns:
+            Those that were skipped: closed meanwhile, or too slow (see `slow_client`).
+        """
+        return broadcast.broadcast(message, broadcast.chosen(self.connections, to))
+
+    def close_where(
+        self, predicate: Callable[[Communicator], bool], code: int = 1000, reason: str = ""
+    ) -> int:
+        """Begin to close the connections that match; how many. Any thread; does not wait."""
+        matching = [s for s in self._core.sessions() if predicate(s.ws)]
+        return sum(s.connection.start_close(code, reason) for s in matching)
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and what is open now. Any thread."""
+        core = self._core
+        return {
+            "accepted": core.counters["accepted"],
+            "pages": core.counters["pages"],
+            "refused": core.counters["refused"],
+            "handshake_failures": core.counters["handshake_failures"],
+            "open": len(core.sessions()),
+            "sockets": core.admission.count,
+        }
+
+    def reload_tls(self) -> None:
+        """Read certificate files again, for the connections to come. Any thread.
+
+        Raises:
+            ConfigurationError: they do not work; the old ones stay in use.
+        """
+        self._core.socket_handler.reload()
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where it listens: (host, port) of the first listener, or the unix socket's path."""
+        return self._addresses[0]
+
+    @property
+    def addresses(self) -> list[SocketAddress]:
+        """Every address that it listens on."""
+        return list(self._addresses)
+
+    @property
+    def url(self) -> str:
+        """What a client on this machine connects to."""
+        scheme = "wss" if self._core_secure else "ws"
+        if self._path is not None:
+            return f"{scheme}+unix://{self._path}"
+        host = self._host or "localhost"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.address[1]}/"
+
+    @property
+    def _core_secure(self) -> bool:
+        return self._core.socket_handler.secure
+
+    # -- internal --------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this process was forked after the server was made; make the server in the "
+                "process that runs it"
+            )
+        if self._core.router.empty:
+            raise ConfigurationError(
+                "nothing is served: give serve() a handler, or use register_handler(), "
+                "@server.route() or @server.page() before start()"
+            )
+        with self._lock:
+            if self._state is not State.NEW:
+                raise RuntimeError(f"the server is {self._state.value}; make a new one")
+            self._state = State.RUNNING
+        self._never_started.detach()
+        self._acceptors = [Acceptor(self._core, sock) for sock in self._listeners]
+        for acceptor in self._acceptors:
+            self._core.loop.call_soon(acceptor.start)
+        threading.Thread(target=self._run_loop, name="securews-io", daemon=True).start()
+
+    def _run_loop(self) -> None:
+        try:
+            self._core.loop.run()
+        finally:
+            self._core.serial.close()
+            self._stopped.set()
+
+    def _run_serial(self) -> None:
+        if self._core.options.accepting_method is AcceptingMethod.SERIAL:
+            self._core.serial.run()
+
+    def _signalled(self, count: int) -> None:
+        """Loop thread: the first signal stops in order, the next at once."""
+        log.info("stopping on a signal" if count == 1 else "stopping at once")
+        self._stopping.begin(10.0 if count == 1 else 0.0, 0.0, 1001)
+
+    def _close_listeners(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for sock in self._listeners:
+            sock.close()
+        if self._path is not None:
+            _unlink_socket(self._path)
+
+
+def _unlink_socket(path: str) -> None:
+    try:
+        if stat.S_ISSOCK(Path(path).lstat().st_mode):
+            Path(path).unlink()
+    except OSError:
+        pass  # somebody removed it already
+
+
+def _warn_never_started(url: str, process: int, listeners: list[socket.socket]) -> None:
+    for sock in listeners:
+        sock.close()
+    if os.getpid() == process:
+        log.warning(
+            "the server on %s was never started: call serve_forever(), start_background(), or "
+            "use 'with server:'",
+            url,
+        )

@@ -1,0 +1,153 @@
+"""One open connection and its handler: who is called, on which thread, and what if it raises."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from securews.application.communicator import Communicator
+from securews.application.handlers import EventWebSocketHandler, WebSocketHandler
+from securews.connection.connection import Connection
+from securews.connection.inbox import Message
+from securews.ground.errors import ConnectionClosed
+
+__all__ = ["Session"]
+
+log = logging.getLogger("securews.server")
+access_log = logging.getLogger("securews.access")
+
+HOLDS_THE_LOOP = 0.1
+"""Seconds that callbacks may take before a warning names them."""
+
+
+class Session:
+    """The observer of a connection.
+
+    Args:
+        handler: serves it.
+        connection: under `ws`.
+        ws: what the handler is given.
+        ended: called once, on the loop's thread, after the handler was told.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_events",
+        "_opened_at",
+        "_warned",
+        "connection",
+        "event_driven",
+        "handler",
+        "ws",
+    )
+
+    def __init__(
+        self,
+        handler: WebSocketHandler,
+        connection: Connection,
+        ws: Communicator,
+        ended: Callable[[Session], None],
+    ) -> None:
+        self.handler = handler
+        self.connection = connection
+        self.ws = ws
+        self.event_driven = isinstance(handler, EventWebSocketHandler)
+        self._events = handler if isinstance(handler, EventWebSocketHandler) else None
+        self._ended = ended
+        self._opened_at: float | None = None
+        self._warned = False
+
+    # -- the loop's thread: the observer ---------------------------------------------------
+
+    def opened(self, leftover: bytes) -> None:
+        """The 101 is queued: begin."""
+        self._opened_at = time.monotonic()
+        if access_log.isEnabledFor(logging.INFO):
+            access_log.info("%s: open", self.connection.name)
+        if self._events is not None:
+            self._call(self._events.on_open, self.ws)
+        self.connection.start(self, leftover)
+
+    def message_received(self, message: Message) -> None:
+        """One message of an event-driven connection."""
+        assert self._events is not None
+        try:
+            self._events.on_message(self.ws, message)
+        except Exception as error:
+            self._failed(error)
+
+    def messages_queued(self) -> None:
+        """Messages are there for `recv`."""
+        self._call(self.ws._tell_queued)
+
+    def dispatched(self) -> None:
+        """All calls of one read are done: did they hold the loop?"""
+        seconds = time.monotonic() - self.connection.loop.now
+        if seconds > HOLDS_THE_LOOP and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: %s held the I/O thread for %d ms, and every connection waited; do long "
+                "work in a WebSocketHandler, which has a thread of its own",
+                self.connection.name,
+                self._callback_name(),
+                seconds * 1000,
+            )
+
+    def connection_closed(self) -> None:
+        """It is over."""
+        connection = self.connection
+        if self._opened_at is not None and access_log.isEnabledFor(logging.INFO):
+            access_log.info(
+                "%s: closed with %s by %s after %.1f s",
+                connection.name,
+                connection.close_code,
+                connection.initiator,
+                time.monotonic() - self._opened_at,
+            )
+        if self._events is not None and self._opened_at is not None:
+            assert connection.close_code is not None
+            code, reason = connection.close_code, connection.close_reason
+            self._call(self._events.on_close, self.ws, code, reason)
+        self.ws._tell_closed()
+        self._ended(self)
+
+    # -- the accepting thread --------------------------------------------------------------
+
+    def communicate(self) -> None:
+        """Run a blocking handler over the connection, to its end."""
+        handler, ws = self.handler, self.ws
+        try:
+            handler.prepare_communication(ws)
+            handler.handle_communication(ws)
+        except (Exception, SystemExit) as error:
+            self._failed(error)
+        try:
+            handler.finalize_communication(ws)
+        except (Exception, SystemExit) as error:
+            self._failed(error)
+        self.connection.start_close(1000)
+
+    # -- internal --------------------------------------------------------------------------
+
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """The handler raised: tell the peer 1011, and the log once."""
+        name = self.connection.name
+        if isinstance(error, ConnectionClosed):
+            log.debug("%s: the handler ended with its connection: %s", name, error)
+            self.connection.start_close(1000)
+            return
+        handler = type(self.handler).__name__
+        log.error("%s: %s raised; closed with 1011", name, handler, exc_info=error)
+        self.connection.start_close(1011, "internal error")
+
+    def _callback_name(self) -> str:
+        if self._events is None:
+            return "on_receive_message"
+        return f"{type(self._events).__name__}.on_message"

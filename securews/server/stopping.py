@@ -1,0 +1,121 @@
+"""How a server ends: listener first, then a Close to everybody, then at most the grace.
+
+All of it is driven by the loop: nothing here waits. It is over when every descriptor is closed
+and every handler has returned; what is left when the grace has passed is aborted, and a handler
+that does not return even then is abandoned with a warning that names it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+
+from securews.ground.deadlines import Timer
+from securews.server.core import Core
+from securews.server.session import Session
+
+__all__ = ["Stopping"]
+
+log = logging.getLogger("securews.server")
+
+LAST_MOMENT = 0.5
+"""Seconds that handlers have to return after their connections were aborted."""
+
+
+class Stopping:
+    """One stop of one server. Loop thread only.
+
+    Args:
+        core: of the server.
+        close_listeners: called first.
+        done: called once when everything has ended or was abandoned.
+    """
+
+    def __init__(
+        self, core: Core, close_listeners: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        self._core = core
+        self._close_listeners = close_listeners
+        self._done = done
+        self._timer: Timer | None = None
+        self._aborted = False
+        self._over = False
+
+    def begin(self, grace: float, jitter: float, code: int) -> None:
+        """Start to stop; called again, it can only shorten the grace to 0."""
+        core = self._core
+        if not core.stopping:
+            core.stopping = True
+            core.check_stopped = self._check
+            self._close_listeners()
+            core.serial.close()
+            for session in core.sessions():
+                if jitter > 0 and grace > 0:
+                    delay = random.uniform(0, jitter)  # noqa: S311 - spreads load, hides nothing
+                    closing = partial(_close, session, code)
+                    core.loop.timers.call_at(core.loop.now + delay, closing)
+                elif grace > 0:
+                    _close(session, code)
+            self._abort_openings()
+            self._timer = core.loop.timers.call_at(core.loop.now + grace + jitter, self._abort_all)
+        if grace <= 0:
+            self._abort_all()
+        self._check()
+
+    def _abort_openings(self) -> None:
+        """Requests that wait are not begun any more; those with a session get their Close."""
+        open_channels = {session.connection.channel for session in self._core.sessions()}
+        for channel in self._core.channels - open_channels:
+            channel.abort()
+
+    def _abort_all(self) -> None:
+        if self._aborted:
+            return
+        self._aborted = True
+        for channel in set(self._core.channels):
+            channel.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._core.loop.now + LAST_MOMENT
+        self._timer = self._core.loop.timers.call_at(due, self._abandon)
+
+    def _abandon(self) -> None:
+        for session, thread in self._running():
+            log.warning(
+                "%s: %s has not returned since its connection was closed; its thread %s is "
+                "abandoned",
+                session.connection.name,
+                type(session.handler).__name__,
+                thread,
+            )
+        self._finish()
+
+    def _check(self) -> None:
+        if not self._core.channels and not self._running():
+            self._finish()
+
+    def _running(self) -> list[tuple[Session, str]]:
+        with self._core.lock:
+            return [(session, thread.name) for session, thread in self._core.running.items()]
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._core.pool.close()
+        self._core.handshakes.close()
+        if self._core.options.free_handlers:
+            for handler in self._core.router.handlers:
+                try:
+                    handler.close()
+                except Exception:
+                    log.exception("%s.close() raised", type(handler).__name__)
+        self._done()
+
+
+def _close(session: Session, code: int) -> None:
+    session.connection.start_close(code, "the server stops")

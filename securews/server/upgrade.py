@@ -1,0 +1,132 @@
+"""From a complete request to a session: what is checked, who decides, what is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+from securews.application.origins import origin_allowed
+from securews.application.request import Request
+from securews.connection.channel import Channel
+from securews.connection.connection import Connection
+from securews.ground.errors import Reject, printable
+from securews.ground.headers import Headers
+from securews.protocol.http_head import RequestHead
+from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_101
+from securews.protocol.websocket import Role
+from securews.server.core import Core, printable_address
+from securews.server.router import Route
+from securews.server.session import Session
+
+__all__ = ["Upgrade", "check_host", "find_route"]
+
+Ended: TypeAlias = Callable[[Session], None]
+
+log = logging.getLogger("securews.server")
+
+
+def check_host(core: Core, head: RequestHead, request: Request) -> None:
+    """Refuse a host that is not served here, or not under this certificate.
+
+    Raises:
+        Reject: 421 (RFC 9110, section 15.5.20).
+    """
+    if not core.router.knows_host(head.host):
+        raise Reject(421, None, f"host {printable(head.host)} is not served here\n")
+    tls = request.tls
+    if (
+        tls is not None
+        and tls.client_certificate is not None
+        and tls.server_name
+        and tls.server_name.lower().rstrip(".") != head.host
+    ):
+        raise Reject(421, None, "the Host header and the TLS server name differ\n")
+
+
+def find_route(core: Core, head: RequestHead) -> Route:
+    """The route of a request.
+
+    Raises:
+        Reject: 404.
+    """
+    route = core.router.route(head.host, head.path)
+    if route is None:
+        raise Reject(404, None, f"nothing is served at {printable(head.path)}\n")
+    return route
+
+
+class Upgrade:
+    """One request that asks for a WebSocket, until it is a session or was refused."""
+
+    def __init__(self, core: Core, head: RequestHead, request: Request) -> None:
+        """Check everything that needs no user code. Loop thread.
+
+        Raises:
+            Reject: whatever is wrong with the request.
+        """
+        self.route = find_route(core, head)
+        self.request = request
+        self._core = core
+        self._key = check_upgrade(head)
+        self._subprotocol = choose_subprotocol(request.subprotocols, self.route.subprotocols)
+        if not origin_allowed(
+            request.origin, head.raw_host, core.socket_handler.secure, self.route.origins
+        ):
+            core.warn_of_origin(request.origin or "")
+            raise Reject(
+                403,
+                None,
+                "pages of this origin may not connect; the server's origins= option allows them\n",
+            )
+
+    def decide(self) -> Headers:
+        """Ask the user's `accept`. On the accepting thread.
+
+        Returns:
+            The headers that the 101 carries.
+
+        Raises:
+            Reject: it was refused.
+        """
+        headers = Headers()
+        name = type(self.route.handler).__name__
+        try:
+            accepted: object = cast("object", self.route.accept(self.request, headers))
+        except Reject:
+            raise
+        except (Exception, SystemExit):
+            log.exception("accept() of %s raised; answered with 500", name)
+            raise Reject(500, None, "internal error\n") from None
+        if accepted is True:
+            return headers
+        if accepted is False:
+            raise Reject(403)
+        log.error(
+            "accept() of %s returned %r; it must return True or False (is a 'return True' "
+            "missing?); answered with 500",
+            name,
+            accepted,
+        )
+        raise Reject(500, None, "internal error\n")
+
+    def make_session(self, channel: Channel, headers: Headers, ended: Ended) -> Session:
+        """Put the 101 before everything that the handler sends. On the accepting thread.
+
+        Raises:
+            Reject: 500; the user's headers do not fit, or `create_communicator` raised.
+        """
+        handler, request = self.route.handler, self.request
+        name = f"{printable_address(request.remote_address)} {printable(request.path)}"
+        limits = self._core.options.limits
+        connection = Connection(channel, Role.SERVER, self.route.options, limits, name)
+        try:
+            answer = encode_101(self._key, self._subprotocol, headers)
+            ws = handler.create_communicator(connection, request)
+            ws._attach(self._core.server, self._subprotocol)
+        except Exception:
+            log.exception("%s: the connection could not be set up; answered with 500", name)
+            raise Reject(500, None, "internal error\n") from None
+        with channel.lock:
+            channel.outbox.append(answer)
+        return Session(handler, connection, ws, ended)

@@ -1,0 +1,1 @@
+"""Floor 1b: sockets and TLS. Knows no WebSocket."""

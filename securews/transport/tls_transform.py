@@ -1,0 +1,330 @@
+"""TLS as a transform of bytes: two MemoryBIOs and an SSLObject, and no socket.
+
+Theory of operation. `_incoming` holds ciphertext that OpenSSL has not read, `_outgoing` what it
+wants sent. Every call below feeds the one, lets OpenSSL work until it wants more, and leaves the
+other for the stream to take. Nothing waits, so nothing here can wait on the wrong direction.
+
+Invariants, and why:
+
+- One thread at a time. Two inside one SSLObject or MemoryBIO end the process; Python does not
+  prevent it before 3.13 (https://docs.python.org/3/library/ssl.html#ssl.MemoryBIO).
+- A MemoryBIO grows and never shrinks, so at most `PIECE` bytes are in one at a time: an idle
+  connection keeps what its busiest moment needed.
+- OpenSSL reads record by record (no read-ahead), so once `_incoming` is empty there is nothing
+  to read, and the read that would only raise SSLWantReadError, at 1.3 us, is not made.
+- What was decrypted is handed over before the error or the end behind it (`_verdict`).
+- A FIN is told to OpenSSL (`write_eof`); then a read says `b""` after close_notify, and
+  SSLEOFError where the peer was cut off (RFC 8446, section 6.1). Never guess from the FIN alone.
+- The server's SSLObject is made once the whole ClientHello is there: a silent socket costs
+  nothing, and the context is chosen by the name in it, so no context needs a callback.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+from securews.ground.errors import HandshakeError, printable
+from securews.transport.client_hello import (
+    NO_APPLICATION_PROTOCOL,
+    UNRECOGNIZED_NAME,
+    ClientHello,
+    ClientHelloReader,
+    fatal_alert,
+)
+from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
+from securews.transport.tls_errors import reason
+from securews.transport.tls_info import ClientCertificate, TLSInfo
+
+__all__ = ["HTTP_1_1", "ServerPolicy", "TLSTransform"]
+
+RECORD = 16 << 10
+"""Plaintext of one TLS record at most (RFC 8446, section 5.1): what one read returns."""
+
+PIECE = 32 << 10
+"""Ciphertext that is put into a MemoryBIO at once."""
+
+HTTP_1_1 = "http/1.1"
+"""The protocol that a WebSocket's opening is written in (RFC 7301, section 6)."""
+
+
+class ServerPolicy(Protocol):
+    """What a server's transform asks of its handler. Shared by all connections and threads."""
+
+    def context_for(self, server_name: str | None) -> ssl.SSLContext | None:
+        """The context that serves a name; None refuses it (alert unrecognized_name)."""
+
+    def admit(self, info: TLSInfo) -> None:
+        """Raise HandshakeError to refuse a peer whose handshake was right."""
+
+
+class TLSTransform:
+    """One end of a TLS session over bytes.
+
+    Made by `TLSTransform.server` or `TLSTransform.client`.
+
+    Attributes:
+        ready: whether the handshake is done.
+        info: facts of the session, None before that.
+    """
+
+    __slots__ = (
+        "_hello",
+        "_incoming",
+        "_outgoing",
+        "_policy",
+        "_said",
+        "_server_name",
+        "_tls",
+        "_verdict",
+        "info",
+        "ready",
+    )
+
+    def __init__(self, policy: ServerPolicy | None) -> None:
+        self._policy = policy
+        self._hello: ClientHelloReader | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        self._server_name: str | None = None
+        self._verdict: TLSError | bytes | None = None
+        self._said = True
+        self.ready = False
+        self.info: TLSInfo | None = None
+
+    @classmethod
+    def server(cls, policy: ServerPolicy) -> TLSTransform:
+        """The server's end."""
+        return cls(policy)
+
+    @classmethod
+    def client(cls, context: ssl.SSLContext, server_name: str) -> TLSTransform:
+        """The client's end.
+
+        Raises:
+            ValueError: `server_name` can be neither a host name nor an address.
+        """
+        transform = cls(None)
+        transform._server_name = server_name
+        transform._tls = context.wrap_bio(
+            transform._incoming, transform._outgoing, server_hostname=server_name
+        )
+        return transform
+
+    @property
+    def bytes_available(self) -> int:
+        """Ciphertext that came behind the handshake, or an end that was not told yet."""
+        if self._verdict is None:
+            return self._incoming.pending
+        return 0 if self._said else 1
+
+    def handshake(self, data: bytes) -> bool:
+        """Take bytes of the peer; True once the handshake is done.
+
+        Raises:
+            HandshakeError: it failed or the peer is refused; `take_outgoing()` has what TLS
+                says about it. `PlainHTTPError`: the first byte was a letter.
+        """
+        if self._tls is None:
+            data = self._begin(data)
+        tls = self._tls
+        if tls is None:
+            return False
+        for piece in _pieces(data):
+            self._incoming.write(piece)
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as exc:
+            raise HandshakeError(f"the TLS handshake failed: {reason(exc)}") from exc
+        try:
+            info = self._facts(tls)
+            if self._policy is not None:
+                self._policy.admit(info)
+        except HandshakeError:
+            self._notify(tls)
+            raise
+        self.info = info
+        self._policy = None
+        self.ready = True
+        return True
+
+    def _begin(self, data: bytes) -> bytes:
+        """Collect the ClientHello. Once it is whole, make the SSLObject that it asks for."""
+        assert self._policy is not None
+        if not data:
+            return b""
+        if self._hello is None:
+            # A method's first letter (RFC 9110, section 9.1). No TLS record begins with one.
+            if b"A" <= data[:1] <= b"Z":
+                raise PlainHTTPError
+            self._hello = ClientHelloReader()
+        try:
+            hello = self._hello.feed(data)
+        except ValueError:
+            hello = ClientHello()  # OpenSSL says what is wrong with it
+        if hello is None:
+            return b""
+        if hello.alpn and HTTP_1_1 not in hello.alpn:
+            self._outgoing.write(fatal_alert(NO_APPLICATION_PROTOCOL))
+            raise HandshakeError(f"the peer speaks only {printable(', '.join(hello.alpn))}")
+        context = self._policy.context_for(hello.server_name)
+        if context is None:
+            self._outgoing.write(fatal_alert(UNRECOGNIZED_NAME))
+            raise HandshakeError(f"the peer asks for {printable(hello.server_name)}, unknown here")
+        self._server_name = hello.server_name
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        received, self._hello = bytes(self._hello.received), None
+        return received
+
+    def _facts(self, tls: ssl.SSLObject) -> TLSInfo:
+        der = tls.getpeercert(binary_form=True) if self._policy is not None else None
+        try:
+            certificate = None if der is None else ClientCertificate.from_der(der)
+        except ValueError as exc:
+            raise HandshakeError("the client's certificate cannot be read") from exc
+        cipher = tls.cipher()
+        # Interned: a thousand connections share these strings.
+        return TLSInfo(
+            version=sys.intern(tls.version() or ""),
+            cipher=sys.intern(cipher[0] if cipher else ""),
+            server_name=self._server_name,
+            alpn=tls.selected_alpn_protocol(),
+            resumed=bool(tls.session_reused),
+            client_certificate=certificate,
+        )
+
+    def receive(self, data: bytes) -> bytes | None:
+        """Take ciphertext; return the plaintext, None for none yet, `b""` after close_notify.
+
+        Raises:
+            TLSError: a record is bad, or the peer sent an alert.
+        """
+        if self._verdict is not None:
+            return self._say()
+        if len(data) <= PIECE:
+            self._incoming.write(data)
+            return self._decrypt()
+        parts: list[bytes] = []
+        for piece in _pieces(data):
+            self._incoming.write(piece)
+            if self._verdict is None and (part := self._decrypt_some()):
+                parts.append(part)
+        return b"".join(parts) if parts else self._outcome()
+
+    def receive_eof(self) -> bytes:
+        """The peer's FIN came: `b""` if close_notify came before it.
+
+        Raises:
+            TruncatedError: it did not.
+        """
+        if self._verdict is None:
+            self._incoming.write_eof()
+            self._decrypt_eof()
+        return self._say()
+
+    def _decrypt(self) -> bytes | None:
+        return self._decrypt_some() or self._outcome()
+
+    def _decrypt_some(self) -> bytes:
+        """All the plaintext that `_incoming` holds; what ends it goes into `_verdict`."""
+        assert self._tls is not None
+        incoming, read = self._incoming, self._tls.read
+        first, more = b"", None
+        try:
+            while incoming.pending:
+                part = read(RECORD)
+                if not part:
+                    self._end(b"")
+                    break
+                if not first:
+                    first = part
+                elif more is None:
+                    more = [first, part]
+                else:
+                    more.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._end(b"")
+        except ssl.SSLError as exc:
+            self._end(_tls_error(exc))
+        return first if more is None else b"".join(more)
+
+    def _decrypt_eof(self) -> None:
+        assert self._tls is not None
+        try:
+            self._tls.read(RECORD)
+            self._end(b"")
+        except ssl.SSLZeroReturnError:
+            self._end(b"")
+        except ssl.SSLEOFError:
+            self._end(TruncatedError("the peer cut the connection: no close_notify before its end"))
+        except ssl.SSLError as exc:
+            self._end(_tls_error(exc))
+
+    def _end(self, verdict: TLSError | bytes) -> None:
+        self._verdict = verdict
+        self._said = False
+
+    def _outcome(self) -> bytes | None:
+        return None if self._verdict is None else self._say()
+
+    def _say(self) -> bytes:
+        self._said = True
+        if isinstance(self._verdict, TLSError):
+            raise self._verdict
+        return b""
+
+    def send(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The records that carry `data`, and before them what TLS itself had to say.
+
+        Raises:
+            TLSError: the session is broken.
+        """
+        assert self._tls is not None
+        try:
+            written = self._tls.write(data)
+            if written < len(data):  # one record at a time (SSL_MODE_ENABLE_PARTIAL_WRITE)
+                rest = memoryview(data)[written:]
+                while rest:
+                    rest = rest[self._tls.write(rest) :]
+        except ssl.SSLError as exc:
+            raise _tls_error(exc) from exc
+        return self._outgoing.read()
+
+    def take_outgoing(self) -> bytes:
+        """What TLS itself wants to tell the peer: handshake, KeyUpdate, alerts."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def close(self) -> bytes:
+        """close_notify, and whatever alert was still there. Never raises."""
+        if self._tls is not None:
+            self._notify(self._tls)
+        return self._outgoing.read()
+
+    def _notify(self, tls: ssl.SSLObject) -> None:
+        """One `unwrap()`. Its error is the rule: the peer's own close_notify is not there yet."""
+        try:
+            tls.unwrap()
+        except ssl.SSLError:
+            pass
+
+
+def _pieces(data: bytes) -> Iterator[memoryview | bytes]:
+    if len(data) <= PIECE:
+        yield data
+        return
+    view = memoryview(data)
+    for start in range(0, len(data), PIECE):
+        yield view[start : start + PIECE]
+
+
+def _tls_error(error: ssl.SSLError) -> TLSError:
+    failure = TLSError(f"TLS failed: {reason(error)}")
+    failure.__cause__ = error
+    return failure

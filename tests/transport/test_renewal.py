@@ -1,0 +1,111 @@
+import threading
+
+import pytest
+
+from securews.ground.errors import ConfigurationError
+from securews.transport.renewal import CONTEXT_LIFETIME, Renewed
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Builds:
+    """Counts; fails while told to."""
+
+    def __init__(self):
+        self.made = 0
+        self.error = None
+
+    def __call__(self):
+        if self.error:
+            raise self.error
+        self.made += 1
+        return self.made
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def builds():
+    return Builds()
+
+
+@pytest.fixture
+def renewed(builds, clock):
+    return Renewed(builds, CONTEXT_LIFETIME, clock)
+
+
+def test_one_is_built_at_once_and_used_again(renewed):
+    assert [renewed.current(), renewed.current(), renewed.latest] == [1, 1, 1]
+
+
+@pytest.mark.promise(13)
+def test_after_12_hours_there_is_a_new_one(renewed, clock):
+    clock.now = 12 * 3600 - 1
+    assert renewed.current() == 1
+    clock.now += 1
+    assert [renewed.current(), renewed.current()] == [2, 2]
+    clock.now += 12 * 3600
+    assert renewed.current() == 3
+
+
+@pytest.mark.promise(13)
+def test_a_renewal_that_fails_keeps_the_old_one_and_says_so_once(renewed, clock, builds, caplog):
+    builds.error = ConfigurationError("the disk is gone")
+    clock.now = CONTEXT_LIFETIME
+    assert [renewed.current(), renewed.current()] == [1, 1]
+    assert caplog.text.count("the disk is gone") == 1
+    builds.error = None
+    clock.now += CONTEXT_LIFETIME
+    assert renewed.current() == 2
+
+
+@pytest.mark.promise(21)
+def test_a_reload_that_fails_raises_and_keeps_the_old_one(renewed, builds):
+    builds.error = ConfigurationError("no")
+    with pytest.raises(ConfigurationError):
+        renewed.reload()
+    assert renewed.current() == 1
+
+
+def test_a_reload_starts_the_12_hours_again(renewed, clock):
+    clock.now = CONTEXT_LIFETIME - 1
+    renewed.reload()
+    clock.now += 10
+    assert renewed.current() == 2
+
+
+def test_an_error_at_the_first_build_is_the_makers():
+    def fail():
+        raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError):
+        Renewed(fail)
+
+
+def test_of_two_reloads_the_one_that_began_later_wins():
+    began, go_on, made = threading.Event(), threading.Event(), []
+
+    def build():
+        made.append(None)
+        number = len(made)
+        if number == 2:  # slow: it has read the old files already
+            began.set()
+            assert go_on.wait(10)
+        return number
+
+    renewed = Renewed(build)
+    slow = threading.Thread(target=renewed.reload)
+    slow.start()
+    assert began.wait(10)
+    renewed.reload()
+    go_on.set()
+    slow.join(10)
+    assert renewed.latest == 3

@@ -1,0 +1,80 @@
+import ssl
+from pathlib import Path
+
+import pytest
+from transport_helpers import DAY, NOW, Files, private_file
+
+from securews.ground.errors import ConfigurationError
+from securews.transport import revocation
+from securews.transport.revocation import RevocationLists
+
+
+@pytest.fixture
+def lists(files):
+    return RevocationLists(files.crl(next_update=NOW + 7 * DAY), files.ca)
+
+
+def test_the_first_list_to_become_stale_counts(files):
+    texts = [
+        Path(files.crl(next_update=NOW + days * DAY, file=f"{days}.pem")).read_bytes()
+        for days in (5, 3, 9)
+    ]
+    path = private_file(files.directory / "all.pem", b"".join(texts))
+    assert abs(RevocationLists(path, files.ca).until - (NOW + 3 * DAY)) < DAY / 100
+
+
+def test_a_context_checks_leaves_with_it(lists):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    lists.load_into(context)
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+    assert context.cert_store_stats()["crl"] == 1
+
+
+@pytest.mark.promise(19)
+def test_lists_that_would_refuse_everybody_are_refused(files):
+    other = Files(files.directory / "other")
+    garbage = private_file(files.directory / "garbage.pem", b"hello")
+    broken = private_file(
+        files.directory / "broken.pem",
+        b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+    )
+    for path, words in (
+        (files.directory / "none.pem", "does not exist"),
+        (garbage, "holds no CRL"),
+        (broken, "is damaged"),
+        (other.crl(), "not signed by a CA in client_ca"),
+        (files.crl(next_update=NOW - DAY), "is stale"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            RevocationLists(path, files.ca)
+
+
+def test_a_list_of_the_same_name_and_another_key_is_refused(files):
+    # Same subject, another key: only the signature tells them apart.
+    forged = Files(files.directory / "forged")
+    forged.ca_certificate = files.ca_certificate
+    with pytest.raises(ConfigurationError, match="not signed by"):
+        RevocationLists(forged.crl(), files.ca)
+
+
+def test_a_certificate_in_the_file_would_become_trusted_and_is_refused(files):
+    text = Path(files.crl()).read_bytes() + Path(files.ca).read_bytes()
+    path = private_file(files.directory / "both.pem", text)
+    with pytest.raises(ConfigurationError, match="may hold CRLs only"):
+        RevocationLists(path, files.ca)
+
+
+@pytest.mark.promise(19)
+def test_the_log_says_once_that_it_becomes_stale_and_once_that_it_is(lists, caplog, monkeypatch):
+    moment = lists.until.timestamp() - 25 * 3600
+    monkeypatch.setattr(revocation.time, "time", lambda: moment)
+    lists.remind()
+    assert caplog.records == []
+    moment += 2 * 3600
+    lists.remind()
+    lists.remind()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    moment += 24 * 3600
+    lists.remind()
+    lists.remind()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]

@@ -1,0 +1,241 @@
+import re
+import select
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from securews.ground.errors import HandshakeError
+from securews.testing.socket_handler_contract import (
+    finish,
+    receive,
+    receive_end,
+    shake_hands,
+    tcp_sockets,
+    wait,
+)
+from securews.transport.socket_handler import PlainHTTPError, TLSError, Want
+from securews.transport.stream import PENDING_LIMIT, PlainTransform, TransformStream
+from securews.transport.tls import TLSSocketHandler
+from securews.transport.tls_transform import TLSTransform
+
+
+@pytest.fixture(scope="module")
+def handler(shared_files):
+    return TLSSocketHandler(*shared_files.server())
+
+
+@pytest.fixture
+def sockets():
+    server, client = tcp_sockets()
+    client.settimeout(10)
+    with server, client:
+        yield server, client
+
+
+def accept(handler, server):
+    return handler.accept(server, server.getpeername())
+
+
+@pytest.mark.d(9)
+def test_many_bytes_cost_one_read(sockets, monkeypatch):
+    server, client = sockets
+    stream = TransformStream(server, client.getsockname(), PlainTransform())
+    data = bytes(20000)
+    client.sendall(data)
+    reads = []
+    while sum(map(len, reads)) < len(data):
+        wait({stream: Want.READ})
+        reads.append(stream.recv())
+    assert len(reads) <= 3
+
+
+def test_writes_are_not_delayed(sockets):
+    server, client = sockets
+    TransformStream(server, client.getsockname(), PlainTransform())
+    assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not server.getblocking()
+
+
+@pytest.mark.promise(24)
+def test_plain_http_gets_a_readable_answer(handler, sockets):
+    server, client = sockets
+    stream = accept(handler, server)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait({stream: Want.READ})
+    with pytest.raises(PlainHTTPError):
+        stream.handshake()
+    assert isinstance(stream.last_error, PlainHTTPError)
+    assert stream.info is None
+    assert stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n") is Want.NOTHING
+    finish(stream, stream.shutdown)
+    assert client.recv(100) == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    assert client.recv(100) == b""
+    client.close()
+    assert receive_end(stream) == b""
+
+
+def test_a_failed_handshake_sends_its_alert_before_the_end(handler, sockets):
+    server, client = sockets
+    stream = accept(handler, server)
+    client.sendall(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")
+    wait({stream: Want.READ})
+    with pytest.raises(HandshakeError):
+        stream.handshake()
+    finish(stream, stream.shutdown)
+    record = client.recv(100)
+    assert record[0] == 21
+    assert record[5:] == b"\x02\x0a"  # fatal, unexpected_message
+    assert client.recv(100) == b""
+
+
+@pytest.mark.promise(25)
+def test_garbage_ends_in_one_line(handler, sockets):
+    server, client = sockets
+    stream = accept(handler, server)
+    client.sendall(b"\x00\x01\x02\x03" * 50)
+    with pytest.raises(HandshakeError) as raised:
+        shake_hands(stream)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_peer_that_closes_at_once_is_no_os_error(handler, sockets):
+    server, client = sockets
+    stream = accept(handler, server)
+    client.close()
+    with pytest.raises(HandshakeError, match="closed the connection during the handshake"):
+        shake_hands(stream)
+
+
+def test_a_record_that_is_broken_after_the_handshake_is_answered(handler, sockets, shared_files):
+    server, client = sockets
+    stream = accept(handler, server)
+    peer = TransformStream(
+        client,
+        server.getsockname(),
+        TLSTransform.client(shared_files.client_context(), "localhost"),
+    )
+    shake_hands(peer, stream)
+    client.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    wait({stream: Want.READ})
+    with pytest.raises(TLSError) as raised:
+        stream.recv()
+    assert stream.last_error is raised.value
+    with pytest.raises(TLSError, match="bad record mac"):
+        receive(peer, 1)
+
+
+class Talkative(PlainTransform):
+    """TLS in the hands of a peer that makes it answer everything."""
+
+    ready = True
+
+    def __init__(self):
+        self.outgoing = b""
+
+    def receive(self, _):
+        self.outgoing = bytes(PENDING_LIMIT)
+
+    def take_outgoing(self):
+        taken, self.outgoing = self.outgoing, b""
+        return taken
+
+
+def test_answers_that_a_peer_does_not_read_stop_the_reading(sockets):
+    server, client = sockets
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream = TransformStream(server, client.getsockname(), Talkative())
+    seen = []
+    for _ in range(50):
+        client.sendall(b"x")
+        wait({stream: Want.READ})
+        seen.append(stream.recv())
+    assert Want.WRITE in seen
+    assert stream.bytes_pending <= 2 * PENDING_LIMIT
+    assert server.recv(100, socket.MSG_PEEK), "what is not read stays in the kernel"
+
+
+def test_what_was_received_is_told_although_the_answer_cannot_be_sent(sockets):
+    class Answering(Talkative):
+        def receive(self, data):
+            self.outgoing = b"answer"
+            return data
+
+    server, client = sockets
+    stream = TransformStream(server, client.getsockname(), Answering())
+    client.sendall(b"data")
+    wait({stream: Want.READ})
+    server.shutdown(socket.SHUT_WR)  # from here on sending fails
+    assert stream.recv() == b"data"
+    assert isinstance(stream.last_error, OSError)
+
+
+def test_reading_before_the_handshake_is_refused(handler, sockets):
+    stream = accept(handler, sockets[0])
+    with pytest.raises(RuntimeError, match="before the handshake"):
+        stream.recv()
+
+
+def test_closing_lets_go_of_what_tls_holds(handler, sockets):
+    stream = accept(handler, sockets[0])
+    assert "TLSTransform" in repr(stream)
+    stream.close()
+    assert "TLSTransform" not in repr(stream)
+
+
+@pytest.mark.promise(1)
+def test_key_updates_that_a_peer_asks_for_while_we_write(handler, shared_files):
+    """`openssl s_client`: the line "K" sends a KeyUpdate that wants one back."""
+    openssl = shutil.which("openssl")
+    assert openssl, "openssl is needed"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = subprocess.Popen(
+            [
+                openssl,
+                "s_client",
+                "-connect",
+                f"127.0.0.1:{port}",
+                "-CAfile",
+                shared_files.ca,
+                "-servername",
+                "localhost",
+                "-tls1_3",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            sock, address = listener.accept()
+            stream = handler.accept(sock, address)
+            shake_hands(stream)
+            _check_key_updates(stream, client)
+        finally:
+            stream.close()
+            client.kill()
+            client.communicate()
+
+
+def _check_key_updates(stream, client):
+    line = b"data " * 200 + b"\n"
+    asked, sent, seen = 0, 0, b""
+    deadline = time.monotonic() + 20
+    lines = 3000
+    while seen.count(line) < lines:
+        assert time.monotonic() < deadline
+        if stream.flush() is Want.NOTHING and sent < lines:
+            stream.send(line)
+            sent += 1
+        if sent % 100 == 0 and asked < 30 and sent > asked * 100:
+            client.stdin.write(b"K\n")
+            client.stdin.flush()
+            asked += 1
+        assert isinstance(stream.recv(), Want), "no data comes from there"
+        while select.select([client.stdout], [], [], 0)[0]:
+            seen += client.stdout.read1(1 << 16)
+    assert len(re.findall(rb"KEYUPDATE", seen)) >= 10

@@ -1,0 +1,238 @@
+import ssl
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transport_helpers import join, server_transform
+
+from securews.ground.errors import HandshakeError
+from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
+from securews.transport.tls_policy import server_context
+from securews.transport.tls_transform import PIECE, TLSTransform
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.fixture(scope="module")
+def context(shared_files):
+    made = server_context(ssl.TLSVersion.TLSv1_2)
+    made.load_cert_chain(*shared_files.server())
+    return made
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
+def pair(request, context, shared_files):
+    client = TLSTransform.client(shared_files.client_context(request.param), "localhost")
+    server = server_transform(context)
+    join(client, server)
+    return client, server
+
+
+def in_chunks(data, sizes):
+    """Cut `data` at the given sizes, over and over."""
+    position = 0
+    while position < len(data):
+        for size in sizes:
+            if position < len(data):
+                yield data[position : position + size]
+                position += size
+
+
+def collect(transform, chunks):
+    """What a reader sees: the bytes, then an end or an error."""
+    received = b""
+    for chunk in chunks:
+        try:
+            part = transform.receive(chunk)
+            while part and transform.bytes_available:
+                received += part
+                part = transform.receive(b"")
+        except TLSError as exc:
+            return received, type(exc)
+        if part == b"":
+            return received, "end"
+        received += part or b""
+    try:
+        assert transform.receive_eof() == b""
+    except TLSError as exc:
+        return received, type(exc)
+    return received, "end"
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
+    messages=st.lists(st.binary(min_size=1, max_size=40000), min_size=1, max_size=3),
+)
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_any_chunking_gives_the_same_bytes(context, shared_files, version, sizes, messages):
+    client = TLSTransform.client(shared_files.client_context(version), "localhost")
+    server = server_transform(context)
+    for _ in range(5):
+        for chunk in in_chunks(server.take_outgoing(), sizes):
+            if client.ready:
+                client.receive(chunk)
+            else:
+                client.handshake(chunk)
+        if not client.ready:
+            client.handshake(b"")
+        for chunk in in_chunks(client.take_outgoing(), sizes):
+            server.handshake(chunk)
+    wire = b"".join(client.send(message) for message in messages) + client.close()
+    assert collect(server, in_chunks(wire, sizes)) == (b"".join(messages), "end")
+
+
+@pytest.mark.promise(26)
+def test_a_cut_at_any_byte_is_a_truncation(context, shared_files):
+    client = TLSTransform.client(shared_files.client_context(), "localhost")
+    server = server_transform(context)
+    join(client, server)
+    wire = client.send(b"first") + client.send(b"second")
+    # Each cut needs a session of its own; the ends and the middles of records are what differs.
+    for cut in (0, 1, 4, 5, 6, len(wire) // 2 - 1, len(wire) // 2, len(wire) - 1, len(wire)):
+        client = TLSTransform.client(shared_files.client_context(), "localhost")
+        server = server_transform(context)
+        join(client, server)
+        wire = (client.send(b"first") + client.send(b"second"))[:cut]
+        received, end = collect(server, [wire] if wire else [])
+        assert end is TruncatedError
+        assert b"firstsecond".startswith(received)
+
+
+def test_close_notify_is_an_end_even_with_the_data_in_one_read(pair):
+    client, server = pair
+    wire = client.send(b"data") + client.close()
+    assert server.receive(wire) == b"data"
+    assert server.bytes_available
+    assert server.receive(b"") == b""
+    assert not server.bytes_available
+    assert server.receive_eof() == b""
+
+
+def test_what_came_before_a_bad_record_is_read_before_the_error(pair):
+    client, server = pair
+    good, bad = client.send(b"good"), bytearray(client.send(b"bad"))
+    bad[-1] ^= 1
+    assert server.receive(good + bytes(bad)) == b"good"
+    assert server.bytes_available
+    with pytest.raises(TLSError, match="bad record mac"):
+        server.receive(b"")
+    assert not server.bytes_available
+    assert server.take_outgoing(), "the alert that says so"
+
+
+def test_64_kib_are_read_in_one_call(pair):
+    client, server = pair
+    data = bytes(range(256)) * 128
+    wire = client.send(data) + client.send(data)
+    assert len(wire) > 2 * PIECE
+    assert server.receive(wire) == data + data
+    assert server.bytes_available == 0
+
+
+def test_half_a_record_is_nothing_yet(pair):
+    client, server = pair
+    wire = client.send(b"whole")
+    assert server.receive(wire[:10]) is None
+    assert server.receive(wire[10:]) == b"whole"
+
+
+def test_data_behind_the_handshake_is_available(context, shared_files):
+    client = TLSTransform.client(shared_files.client_context(ssl.TLSVersion.TLSv1_3), "localhost")
+    server = server_transform(context)
+    client.handshake(b"")
+    server.handshake(client.take_outgoing())
+    client.handshake(server.take_outgoing())
+    finished = client.take_outgoing()
+    assert server.handshake(finished + client.send(b"GET"))
+    assert server.bytes_available
+    assert server.receive(b"") == b"GET"
+    assert not server.bytes_available
+
+
+def test_closing_sends_close_notify_once_and_before_it_what_was_there(pair):
+    client, server = pair
+    assert client.receive(server.close()) == b""
+    assert server.close() == b""
+
+
+def test_nothing_is_made_for_a_silent_peer(context):
+    server = server_transform(context)
+    assert server.handshake(b"") is False
+    assert server._tls is None
+    assert server.take_outgoing() == b""
+    assert server.close() == b""
+
+
+def test_a_bad_record_in_the_handshake_is_answered_by_an_alert(context):
+    server = server_transform(context)
+    with pytest.raises(HandshakeError, match="the TLS handshake failed"):
+        server.handshake(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")  # a ServerHello
+    assert server.take_outgoing()[:1] == b"\x15"
+
+
+@pytest.mark.promise(24)
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n", b"P", b"OPTIONS * HTTP/1.1\r\n"])
+def test_plain_http_is_told_apart_by_its_first_byte(context, request_line):
+    with pytest.raises(PlainHTTPError) as raised:
+        server_transform(context).handshake(request_line)
+    assert raised.value.status == 400
+
+
+def test_a_server_that_speaks_no_tls_is_said_so(shared_files):
+    client = TLSTransform.client(shared_files.client_context(), "localhost")
+    client.handshake(b"")
+    with pytest.raises(HandshakeError, match=r"does not speak TLS|plain HTTP"):
+        client.handshake(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_old_versions_get_an_alert(context, shared_files):
+    old = shared_files.client_context()
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        old.minimum_version = ssl.TLSVersion.TLSv1
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    client, server = TLSTransform.client(old, "localhost"), server_transform(context)
+    client.handshake(b"")
+    with pytest.raises(HandshakeError, match="only TLS versions that are refused"):
+        server.handshake(client.take_outgoing())
+    with pytest.raises(HandshakeError, match="no TLS version that we do"):
+        client.handshake(server.take_outgoing())
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_the_facts_of_a_session(context, shared_files, version):
+    client = TLSTransform.client(shared_files.client_context(version), "localhost")
+    server = server_transform(context)
+    join(client, server)
+    assert server.info.version == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+    assert server.info.cipher == client.info.cipher
+    assert server.info.server_name == client.info.server_name == "localhost"
+    assert server.info.alpn is None
+    assert server.info.resumed is False
+    assert server.info.client_certificate is None
+
+
+def test_http_1_1_is_agreed_where_the_client_offers_it(context, shared_files):
+    offering = shared_files.client_context()
+    offering.set_alpn_protocols(["h2", "http/1.1"])
+    client, server = TLSTransform.client(offering, "localhost"), server_transform(context)
+    join(client, server)
+    assert server.info.alpn == "http/1.1"
+
+
+@pytest.mark.promise(27)
+def test_a_client_that_offers_other_protocols_only_is_told_so(context, shared_files):
+    offering = shared_files.client_context()
+    offering.set_alpn_protocols(["h2"])
+    client, server = TLSTransform.client(offering, "localhost"), server_transform(context)
+    client.handshake(b"")
+    with pytest.raises(HandshakeError, match="speaks only 'h2'"):
+        server.handshake(client.take_outgoing())
+    with pytest.raises(HandshakeError, match=r"no HTTP/1\.1"):
+        client.handshake(server.take_outgoing())
