@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command"]
 
+QUIET = 1.0
+"""Seconds without a message after which nothing more is expected, where the input was a pipe."""
+
 
 def add_command(commands: Subcommands) -> None:
     """Add the subcommand to the parser."""
@@ -31,7 +34,8 @@ def add_command(commands: Subcommands) -> None:
         "connect",
         help="talk to a server from the terminal",
         description="Send each line of standard input as a text message and print what comes. "
-        "Ctrl-D (the end of the input) and Ctrl-C close the connection in order.",
+        "Ctrl-D and Ctrl-C close the connection in order. Input from a file or a pipe: it is "
+        f"closed when nothing has come for {QUIET:g} s after the end.",
     )
     parser.add_argument("url", metavar="URL", help="wss://HOST[:PORT]/PATH")
     parser.add_argument(
@@ -83,19 +87,26 @@ def _run(arguments: argparse.Namespace) -> int:
     if sys.stdin.isatty():
         print(f"connected to {arguments.url}; Ctrl-D closes", file=sys.stderr)
     # A daemon: a read from a terminal cannot be interrupted from here.
-    threading.Thread(target=_send_lines, args=(ws,), daemon=True).start()
+    heard = threading.Event()
+    threading.Thread(target=_send_lines, args=(ws, heard), daemon=True).start()
     try:
         for message in ws:
+            heard.set()
             print(_shown(message), flush=True)
     except KeyboardInterrupt:
         ws.close()
     return 0
 
 
-def _send_lines(ws: Communicator) -> None:
+def _send_lines(ws: Communicator, heard: threading.Event) -> None:
+    """Send the input, then close. `heard` is set with each message that comes."""
     try:
         for line in _lines(sys.stdin.fileno(), sys.stdin.encoding):
             ws.send(line)
+        if not sys.stdin.isatty():
+            # What comes behind our Close is discarded, and a pipe ends before the answers come.
+            while heard.wait(QUIET):
+                heard.clear()
         ws.close()
     except ConnectionClosed:
         pass  # the main thread meets it too, and says so

@@ -193,6 +193,11 @@ class Channel:
         """Whether bytes are wanted."""
         return self._reading
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket is full, so that nothing can be sent at present."""
+        return self._blocked
+
     def set_reading(self, reading: bool) -> None:
         """Want bytes, or let them wait in the kernel (back-pressure)."""
         if reading and not self._reading:

@@ -343,9 +343,14 @@ class Connection:
             self.observer.messages_queued()
 
     def _answer(self, ping: Ping) -> None:
+        frame = self.sending.frame(Opcode.PONG, ping.payload)
         with self.channel.lock:
-            if not self.closing:
-                self.channel.outbox.set_pong(self.sending.frame(Opcode.PONG, ping.payload))
+            if self.closing:
+                return
+            if self.channel.blocked:
+                self.channel.outbox.set_pong(frame)
+            else:
+                self.channel.outbox.append_urgent(frame)
 
     def _note_pong(self, pong: Pong) -> None:
         if self.keepalive.pong(pong.payload):

@@ -151,6 +151,8 @@ class Keepalive:
         assert self._interval is not None
         connection = self._connection
         now = connection.loop.now
+        if connection.closing:
+            return  # nothing but the peer's Close is awaited, under a deadline of its own
         if not connection.channel.reading:
             # We do not listen, so silence proves nothing; TCP keepalive finds a dead peer.
             self._asked_at = None

@@ -50,9 +50,10 @@ class Outbox:
         self._urgent.append(frame)
 
     def set_pong(self, frame: bytes) -> None:
-        """The answer to a Ping. Only the newest is kept: a flood of pings cannot grow memory.
+        """The answer to a Ping whose peer takes nothing at present. Only the newest is kept.
 
-        RFC 6455, section 5.5.3, allows to answer only the most recent Ping.
+        So a flood of pings cannot grow memory. RFC 6455, section 5.5.3, allows to answer only
+        the most recent Ping.
         """
         if self._pong is not None:
             self.size -= len(self._pong)
@@ -102,9 +103,7 @@ class Outbox:
 
     def _gather(self, limit: int) -> Piece:
         parts: list[Piece] = []
-        room = limit
-        if self._urgent is not None or self._pong is not None:
-            room -= self._gather_control(parts)
+        room = limit - self._gather_control(parts, limit)
         frames = self._frames
         while frames and room > 0:
             frame = frames.popleft()
@@ -118,12 +117,15 @@ class Outbox:
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _gather_control(self, parts: list[Piece]) -> int:
-        """Control frames are short (RFC 6455, section 5.5: 125 bytes), so all that wait fit in."""
-        if self._urgent is not None:
-            parts.extend(self._urgent)
-            self._urgent = None
-        if self._pong is not None:
+    def _gather_control(self, parts: list[Piece], limit: int) -> int:
+        """Control frames go first; they are short, so they go whole or wait for the next piece."""
+        gathered = 0
+        while self._urgent and gathered + len(self._urgent[0]) <= limit:
+            frame = self._urgent.popleft()
+            parts.append(frame)
+            gathered += len(frame)
+        if self._pong is not None and not self._urgent and gathered + len(self._pong) <= limit:
             parts.append(self._pong)
+            gathered += len(self._pong)
             self._pong = None
-        return sum(map(len, parts))
+        return gathered

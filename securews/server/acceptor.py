@@ -94,7 +94,7 @@ class Acceptor:
         if not self._query(address):
             sock.close()
             return
-        if not core.admission.admit(address):
+        if not core.admission.admit(address, core.loop.now):
             self._refuse(sock, address)
             return
         try:

@@ -15,7 +15,10 @@ from securews.transport.socket_handler import SocketAddress
 __all__ = ["Admission", "Silent"]
 
 CROWDED = 0.9
-"""From this share of `max_connections` on, the oldest silent peer makes room for a new one."""
+"""From this share of `max_connections` on, the oldest silent peer makes room for a new one..."""
+PATIENCE = 1.0
+"""... if it has been silent for this many seconds: a burst of honest peers is silent for less. Only
+where the server is full the oldest goes whatever its age."""
 
 
 class Silent(Protocol):
@@ -32,17 +35,20 @@ class Admission:
         self._max = max_connections
         self._max_per_ip = max_per_ip
         self._per_ip: Counter[str] = Counter()
-        self._silent: dict[Silent, None] = {}  # in the order of their arrival
+        self._silent: dict[Silent, float] = {}  # since when, in the order of their arrival
         self.count = 0
 
-    def admit(self, address: SocketAddress) -> bool:
+    def admit(self, address: SocketAddress, now: float) -> bool:
         """Count a connection in; False if there is no room. `leave` follows each True."""
+        room = self.count < self._max
         if self._silent and self.count >= CROWDED * self._max:
-            oldest = next(iter(self._silent))
-            del self._silent[oldest]
-            oldest.make_room()
+            oldest, since = next(iter(self._silent.items()))
+            if not room or now - since >= PATIENCE:
+                del self._silent[oldest]
+                oldest.make_room()  # it leaves at the end of the loop's turn
+                room = True
         key = _key(address)
-        full = self.count >= self._max or (
+        full = not room or (
             key is not None
             and self._max_per_ip is not None
             and self._per_ip[key] >= self._max_per_ip
@@ -63,9 +69,9 @@ class Admission:
             if self._per_ip[key] <= 0:
                 del self._per_ip[key]
 
-    def is_silent(self, connection: Silent) -> None:
+    def is_silent(self, connection: Silent, now: float) -> None:
         """The connection waits for its peer's first byte."""
-        self._silent[connection] = None
+        self._silent[connection] = now
 
     def has_spoken(self, connection: Silent) -> None:
         """The peer sent something, or is gone."""

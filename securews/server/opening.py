@@ -91,7 +91,7 @@ class Opening:
         if self._core.options.open_timeout is not None:
             due = self._core.loop.now + self._core.options.open_timeout
             self._timer = self._core.loop.timers.call_at(due, self._timed_out)
-        self._core.admission.is_silent(self)
+        self._core.admission.is_silent(self, self._core.loop.now)
         self._core.loop.watch(self, read=True, write=False)
 
     def make_room(self) -> None:

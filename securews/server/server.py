@@ -29,6 +29,7 @@ from securews.ground.options import AcceptingMethod, split_options
 from securews.server import broadcast, pages
 from securews.server.acceptor import Acceptor
 from securews.server.core import Core
+from securews.server.descriptors import allow_descriptors
 from securews.server.listener import open_listeners
 from securews.server.router import PageFunction
 from securews.server.routes import make_route
@@ -358,6 +359,7 @@ class WebSocketServer:
                 raise RuntimeError(f"the server is {self._state.value}; make a new one")
             self._state = State.RUNNING
         self._never_started.detach()
+        allow_descriptors(self._core.options.max_connections)
         self._acceptors = [Acceptor(self._core, sock) for sock in self._listeners]
         for acceptor in self._acceptors:
             self._core.loop.call_soon(acceptor.start)

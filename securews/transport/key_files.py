@@ -44,7 +44,9 @@ FORBIDDEN_MODE = 0o037
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
-CertificateFiles: TypeAlias = StrPath | tuple[StrPath, StrPath] | tuple[StrPath, StrPath, str]
+CertificateFiles: TypeAlias = (
+    StrPath | tuple[StrPath, StrPath] | tuple[StrPath, StrPath, str | bytes]
+)
 """One path that holds both, (cert, key), or (cert, key, password)."""
 
 
@@ -105,7 +107,9 @@ def load_key_files(context: ssl.SSLContext, files: KeyFiles) -> x509.Certificate
     leaf = _leaf(files.cert, certificate_text)
     _check_dates(files.cert, leaf)
     _load(context, files)
-    if _identity(files.key.stat()) != identity:
+    with _opened(files.key, "key file") as opened:
+        same = _identity(os.fstat(opened.fileno())) == identity
+    if not same:
         # OpenSSL opens the path again: what it read has to be what was judged.
         raise ConfigurationError(f"key file {files.key} was replaced while it was read; try again")
     return leaf
@@ -133,7 +137,7 @@ def load_trust(context: ssl.SSLContext, path: StrPath, option: str) -> None:
     try:
         context.load_verify_locations(cafile=path)
         loaded = context.cert_store_stats()["x509"] - before
-    except ssl.SSLError:
+    except OSError:  # SSLError is one
         loaded = 0
     if not loaded:
         raise ConfigurationError(

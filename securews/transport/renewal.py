@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from securews.ground.errors import ConfigurationError
-
 __all__ = ["CONTEXT_LIFETIME", "Renewed"]
 
 logger = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ class Renewed(Generic[T]):
         if self._clock() >= self._due and self._claim():
             try:
                 self.reload()
-            except ConfigurationError as exc:
+            except Exception as exc:  # whatever it is, accepting goes on
                 logger.warning("the TLS context could not be renewed; the old one goes on: %s", exc)
         return self._latest
 

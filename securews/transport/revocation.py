@@ -65,7 +65,10 @@ class RevocationLists:
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Let a context that is not in use yet refuse whom the lists revoke."""
-        context.load_verify_locations(cafile=self._path)
+        try:
+            context.load_verify_locations(cafile=self._path)
+        except OSError as exc:  # SSLError is one
+            raise ConfigurationError(f"crl file {self._path} cannot be loaded: {exc}") from exc
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
     def remind(self) -> None:

@@ -194,7 +194,7 @@ class TransformStream(SocketStream):
     def _handshake_bytes(self) -> bytes:
         try:
             data = self._sock.recv(HANDSHAKE_READ)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return b""
         if not data:
             raise HandshakeError("the peer closed the connection during the handshake")
@@ -215,7 +215,7 @@ class TransformStream(SocketStream):
             else:
                 data = self._sock.recv(READ_SIZE)
                 plain = transform.receive(data) if data else transform.receive_eof()
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return Want.READ
         except OSError as exc:
             self.last_error = exc
@@ -228,7 +228,7 @@ class TransformStream(SocketStream):
     def _drain(self) -> bytes | Want:
         try:
             return self._sock.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return Want.READ
 
     def _answer(self) -> Want:
@@ -277,7 +277,7 @@ class TransformStream(SocketStream):
             return Want.NOTHING
         try:
             sent = self._sock.send(pending)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return Want.WRITE
         except OSError as exc:
             self.last_error = exc

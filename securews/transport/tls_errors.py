@@ -35,10 +35,11 @@ _TEXT = re.compile(r"(?:\[[^]]*\] )?(.*?)(?: \(_ssl\.c:\d+\))?$")
 def reason_code(error: ssl.SSLError) -> str:
     """OpenSSL's name of the reason, such as "NO_SHARED_CIPHER".
 
-    Python's table of them has gaps: `error.reason` is None there, and the text has the words.
+    Python's table of them has gaps: `reason` is None or missing then, and the text has the words.
     """
-    if error.reason:
-        return error.reason
+    code: str | None = getattr(error, "reason", None)
+    if code:
+        return code
     found = _TEXT.match(str(error.args[-1])) if error.args else None
     return found[1].upper().replace(" ", "_") if found else ""
 

@@ -13,6 +13,7 @@ Invariants, and why:
 - OpenSSL reads record by record (no read-ahead), so once `_incoming` is empty there is nothing
   to read, and the read that would only raise SSLWantReadError, at 1.3 us, is not made.
 - What was decrypted is handed over before the error or the end behind it (`_verdict`).
+- After `close()` nothing is read any more: OpenSSL would take what still comes for an error.
 - A FIN is told to OpenSSL (`write_eof`); then a read says `b""` after close_notify, and
   SSLEOFError where the peer was cut off (RFC 8446, section 6.1). Never guess from the FIN alone.
 - The server's SSLObject is made once the whole ClientHello is there: a silent socket costs
@@ -249,8 +250,6 @@ class TLSTransform:
                     more.append(part)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self._end(b"")
         except ssl.SSLError as exc:
             self._end(_tls_error(exc))
         return first if more is None else b"".join(more)
@@ -260,12 +259,8 @@ class TLSTransform:
         try:
             self._tls.read(RECORD)
             self._end(b"")
-        except ssl.SSLZeroReturnError:
-            self._end(b"")
-        except ssl.SSLEOFError:
+        except ssl.SSLError:  # SSLEOFError, whether a record was begun or not
             self._end(TruncatedError("the peer cut the connection: no close_notify before its end"))
-        except ssl.SSLError as exc:
-            self._end(_tls_error(exc))
 
     def _end(self, verdict: TLSError | bytes) -> None:
         self._verdict = verdict

@@ -100,6 +100,20 @@ def test_a_name_that_is_none_is_refused(name):
         ClientHelloReader().feed(hello([server_name(name)]))
 
 
+def test_a_list_of_two_names_is_refused():
+    _, one = server_name(b"a.example")
+    two = (0, (2 * len(one) - 4).to_bytes(2, "big") + one[2:] + one[2:])
+    with pytest.raises(ValueError, match="one host name"):
+        ClientHelloReader().feed(hello([two]))
+
+
+def test_other_extensions_are_passed_over():
+    found = ClientHelloReader().feed(
+        hello([(51, b"key"), server_name(b"a.example"), (0xFAFA, b"")])
+    )
+    assert found == ClientHello("a.example", ())
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -224,6 +224,12 @@ def test_what_is_no_pair_of_paths(given):
         key_files(given)
 
 
+def test_the_ways_to_write_a_pair_of_paths():
+    assert key_files("a.pem") == KeyFiles(Path("a.pem"), Path("a.pem"))
+    assert key_files(("a", Path("b"))) == KeyFiles(Path("a"), Path("b"))
+    assert key_files(("a", "b", b"c")).password == b"c"
+
+
 @pytest.mark.promise(15)
 def test_a_host_has_a_certificate_and_no_policy():
     with pytest.raises(ConfigurationError, match="the policy is the listener's"):

@@ -67,6 +67,14 @@ def test_a_renewal_that_fails_keeps_the_old_one_and_says_so_once(renewed, clock,
     assert renewed.current() == 2
 
 
+@pytest.mark.promise(13)
+def test_accepting_goes_on_whatever_the_renewal_fails_with(renewed, clock, builds, caplog):
+    builds.error = ZeroDivisionError("a bug")
+    clock.now = CONTEXT_LIFETIME
+    assert renewed.current() == 1
+    assert "a bug" in caplog.text
+
+
 @pytest.mark.promise(21)
 def test_a_reload_that_fails_raises_and_keeps_the_old_one(renewed, builds):
     builds.error = ConfigurationError("no")

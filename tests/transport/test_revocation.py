@@ -30,6 +30,12 @@ def test_a_context_checks_leaves_with_it(lists):
     assert context.cert_store_stats()["crl"] == 1
 
 
+def test_a_file_that_is_gone_between_two_looks_is_told(files, lists):
+    (files.directory / "crl.pem").unlink()
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        lists.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
 @pytest.mark.promise(19)
 def test_lists_that_would_refuse_everybody_are_refused(files):
     other = Files(files.directory / "other")

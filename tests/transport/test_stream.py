@@ -2,6 +2,7 @@ import re
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import time
 
@@ -107,6 +108,55 @@ def test_a_peer_that_closes_at_once_is_no_os_error(handler, sockets):
     client.close()
     with pytest.raises(HandshakeError, match="closed the connection during the handshake"):
         shake_hands(stream)
+
+
+def test_a_reset_during_the_handshake_is_no_os_error(handler, sockets):
+    server, client = sockets
+    stream = accept(handler, server)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait({stream: Want.READ})
+    with pytest.raises(HandshakeError, match="broke during the handshake") as raised:
+        stream.handshake()
+    assert isinstance(raised.value.__cause__, ConnectionResetError)
+    assert stream.last_error is raised.value
+
+
+class LongFlight(PlainTransform):
+    """A handshake that is done, with more to say than the socket takes."""
+
+    ready = False
+
+    def __init__(self):
+        self.outgoing = bytes(4 << 20)
+
+    def take_outgoing(self):
+        taken, self.outgoing = self.outgoing, b""
+        return taken
+
+
+def test_a_handshake_is_done_once_its_last_flight_is_sent(sockets):
+    server, client = sockets
+    stream = TransformStream(server, client.getsockname(), LongFlight())
+    assert [stream.handshake(), stream.handshake()] == [Want.WRITE, Want.WRITE]
+    received = 0
+    while stream.handshake() is Want.WRITE:
+        received += len(client.recv(1 << 20))
+    while received < 4 << 20:
+        received += len(client.recv(1 << 20))
+    assert stream.handshake() is Want.NOTHING
+
+
+def test_a_session_that_breaks_while_sending_is_kept_as_the_last_error(sockets):
+    class Broken(PlainTransform):
+        def send(self, _):
+            raise TLSError("broken")
+
+    server, client = sockets
+    stream = TransformStream(server, client.getsockname(), Broken())
+    with pytest.raises(TLSError) as raised:
+        stream.send(b"x")
+    assert stream.last_error is raised.value
 
 
 def test_a_record_that_is_broken_after_the_handshake_is_answered(handler, sockets, shared_files):

@@ -35,7 +35,7 @@ class Session:
                 self.tls.recv(1)  # and with it the tickets
             except OSError as exc:
                 self.error = exc
-                client.close()
+                (self.tls or client).close()
 
         thread = threading.Thread(target=connect)
         thread.start()
@@ -46,9 +46,11 @@ class Session:
         except (HandshakeError, OSError):
             self.stream.shutdown()
             self.stream.close()
-            raise
-        finally:
             thread.join(10)
+            if self.tls is not None:
+                self.tls.close()
+            raise
+        thread.join(10)
         assert self.error is None
         self.info = self.stream.info
         self.session = self.tls.session
@@ -256,6 +258,17 @@ def test_unknown_hosts_are_refused_where_that_was_asked_for(hosts, files, connec
         connect(handler, files.client_context(), asked)
     for known in ("localhost", "a.example", "x.b.example"):
         connect(handler, files.client_context(), known)
+
+
+@pytest.mark.promise(16)
+def test_a_certificate_without_names_serves_the_names_that_it_was_given_for(files, connect):
+    nameless = files.client("server", usages=None, names=[])
+    handler = TLSSocketHandler(
+        *nameless, certificates={"a.example": files.server("a.example")}, sni_unknown="alert"
+    )
+    connect(handler, files.client_context(), "a.example")
+    with pytest.raises(HandshakeError, match="unknown here"):
+        connect(handler, unverified(files), "b.example")
 
 
 @pytest.mark.promise(16)

@@ -184,6 +184,24 @@ def test_plain_http_is_told_apart_by_its_first_byte(context, request_line):
     assert raised.value.status == 400
 
 
+def test_a_client_certificate_that_cannot_be_read_is_refused(shared_files, monkeypatch):
+    from securews.transport.tls_info import ClientCertificate
+
+    def refuse(_):
+        raise ValueError("an extension of no known form")
+
+    monkeypatch.setattr(ClientCertificate, "from_der", refuse)
+    asking = server_context(ssl.TLSVersion.TLSv1_3)
+    asking.load_cert_chain(*shared_files.server())
+    asking.load_verify_locations(shared_files.ca)
+    asking.verify_mode = ssl.CERT_REQUIRED
+    client_context = shared_files.client_context(cert=shared_files.client())
+    client, server = TLSTransform.client(client_context, "localhost"), server_transform(asking)
+    with pytest.raises(HandshakeError, match="cannot be read"):
+        join(client, server)
+    assert not server.ready
+
+
 def test_a_server_that_speaks_no_tls_is_said_so(shared_files):
     client = TLSTransform.client(shared_files.client_context(), "localhost")
     client.handshake(b"")

@@ -1,0 +1,228 @@
+"""The floors of the library: who may import whom, read from the source files."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "securews"
+
+FLOORS = {
+    "ground": 0,
+    "protocol": 1,
+    "transport": 1,
+    "connection": 2,
+    "application": 3,
+    "server": 4,
+    "batteries": 5,
+    "testing": 5,
+    "cli": 6,
+}
+
+FACADE = 4
+"""`import securews` gives what the floors up to the server offer; those above may use it."""
+
+NOT_IN_PROTOCOL = {
+    "_thread",
+    "asyncio",
+    "concurrent",
+    "logging",
+    "multiprocessing",
+    "queue",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+}
+
+DEPENDENCIES = {"protocol": {"h11"}, "transport": {"cryptography"}, "batteries": {"cryptography"}}
+"""Where a package that is not of the standard library may be imported."""
+
+# The testing helpers are for programs that have the extra "test".
+DEPENDENCIES["testing"] = {"cryptography", "pytest", "trustme"}
+
+HEAVY = {
+    "asyncio",
+    "multiprocessing",
+    "pytest",
+    "securews.cli",
+    "securews.testing",
+    "trustme",
+    "unittest",
+    "urllib.request",
+}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = ("securews", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
+
+
+ALL_NAMES = {name_of(path) for path in modules()}
+
+
+def floor_of(name: str) -> int:
+    """The floor of a module of securews, by the folder it lies in."""
+    return FLOORS.get(folder_of(name), FACADE)
+
+
+def folder_of(name: str) -> str:
+    if name == "securews.__main__":
+        return "cli"
+    return name.split(".")[1] if "." in name else ""
+
+
+def imports_of(source: str, name: str, *, is_package: bool) -> set[str]:
+    """Every module that a source imports, inside functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parts, *([base] if base else [])])
+            for alias in node.names:
+                # `from securews import serve` names a thing of the facade, and
+                # `from securews.server import pages` names a module.
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in ALL_NAMES else base)
+    return found
+
+
+def upward_edges(source: str, name: str, *, is_package: bool = False) -> list[str]:
+    edges = []
+    for target in sorted(imports_of(source, name, is_package=is_package)):
+        if target.partition(".")[0] != "securews" or target == name:
+            continue
+        mine, theirs = floor_of(name), floor_of(target)
+        same_folder = folder_of(name) == folder_of(target)
+        from_facade = name == "securews"
+        if theirs > mine or (theirs == mine and not same_folder and not from_facade):
+            edges.append(f"{name} imports {target}")
+    return edges
+
+
+def test_every_module_belongs_to_a_floor():
+    folders = {path.relative_to(PACKAGE).parts[0] for path in modules()}
+    assert folders == {*FLOORS, "__init__.py", "__main__.py"}
+
+
+def test_every_folder_is_a_package_that_says_what_it_is():
+    for folder in FLOORS:
+        assert ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text())), folder
+
+
+def test_no_module_imports_a_higher_floor_or_a_sibling_of_its_own():
+    edges = []
+    for path in modules():
+        is_package = path.name == "__init__.py"
+        edges += upward_edges(path.read_text(), name_of(path), is_package=is_package)
+    assert not edges
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import securews.server.loop", "securews.connection.channel"),
+        ("from securews.transport.stream import TransformStream", "securews.protocol.frames"),
+        ("from securews.protocol.frames import Opcode", "securews.transport.stream"),
+        ("from securews import serve", "securews.application.handlers"),
+        ("from securews.server import loop", "securews.ground.errors"),
+        ("from ..server import loop", "securews.connection.channel"),
+        ("def f():\n    import securews.cli.main", "securews.server.server"),
+        (
+            "if TYPE_CHECKING:\n    from securews.server.server import WebSocketServer",
+            "securews.application.communicator",
+        ),
+    ],
+)
+def test_an_upward_edge_is_found_wherever_it_hides(source, name):
+    assert upward_edges(source, name)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from securews.ground.errors import printable", "securews.server.loop"),
+        ("from securews.server import pages", "securews.server.opening"),
+        ("from . import pages", "securews.server.opening"),
+        ("import securews", "securews.cli.main"),
+        ("import socket", "securews.transport.stream"),
+    ],
+)
+def test_a_downward_edge_is_none_of_the_tests_business(source, name):
+    assert not upward_edges(source, name)
+
+
+def test_the_protocol_has_no_way_to_do_io_to_wait_or_to_log():
+    for path in (PACKAGE / "protocol").glob("*.py"):
+        imported = imports_of(path.read_text(), name_of(path), is_package=False)
+        assert not {name.partition(".")[0] for name in imported} & NOT_IN_PROTOCOL, path
+
+
+def test_third_party_packages_are_imported_only_where_they_belong():
+    strangers = []
+    for path in modules():
+        name = name_of(path)
+        for target in imports_of(path.read_text(), name, is_package=path.name == "__init__.py"):
+            root = target.partition(".")[0]
+            known = {"securews", *sys.stdlib_module_names, *DEPENDENCIES.get(folder_of(name), ())}
+            if root not in known:
+                strangers.append(f"{name} imports {target}")
+    assert not strangers
+
+
+def fresh_import() -> tuple[set[str], float]:
+    """The modules that `import securews` loads into a fresh interpreter, and its CPU seconds."""
+    program = (
+        "import sys, time\n"
+        "began = time.process_time()\n"
+        "import securews\n"
+        "seconds = time.process_time() - began\n"
+        "import json\n"
+        "print(json.dumps([sorted(sys.modules), seconds]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    names, seconds = json.loads(done.stdout)
+    return set(names), seconds
+
+
+def test_import_securews_loads_no_command_line_no_testing_helpers_and_no_asyncio():
+    names, _ = fresh_import()
+    assert not names & HEAVY
+
+
+def test_import_securews_is_fast():
+    # CPU time, and the best of three: other work on the machine is not what is measured.
+    assert min(fresh_import()[1] for _ in range(3)) < 0.6
+
+
+def test_the_facade_imports_exactly_what_it_names():
+    import securews
+
+    imported = set()
+    for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text())):
+        if isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name for alias in node.names}
+    assert set(securews.__all__) == imported
+    assert len(securews.__all__) == len(imported)
