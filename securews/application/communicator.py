@@ -338,11 +338,6 @@ class Communicator:
         if self._connection.ended:  # set too late to be told: tell it now
             self._connection.loop.call_soon(self._tell_closed)
 
-    def _tell_queued(self) -> None:
-        """Loop thread."""
-        if self._on_receive_message is not None:
-            self._on_receive_message(self)
-
     def _tell_closed(self) -> None:
         """Loop thread."""
         if self._on_close is None or self._close_told:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from securews.cli.parsing import Subcommands, UsageError
-from securews.ground.errors import ConnectionClosed
+from securews.ground.errors import ConnectionClosed, HandshakeError
 from securews.ground.headers import Headers
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import securews
-
     if arguments.key and not arguments.cert:
         raise UsageError("--key needs --cert")
     if sys.stdin is None:
@@ -80,10 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("standard input is closed: give it /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a peer may send what we cannot show
-    cert = (arguments.cert, arguments.key or arguments.cert) if arguments.cert else None
-    ws = securews.connect(
-        arguments.url, tls=arguments.ca, client_cert=cert, headers=arguments.headers
-    )
+    ws = _connect(arguments)
     if sys.stdin.isatty():
         print(f"connected to {arguments.url}; Ctrl-D closes", file=sys.stderr)
     # A daemon: a read from a terminal cannot be interrupted from here.
@@ -96,6 +91,23 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         ws.close()
     return 0
+
+
+def _connect(arguments: argparse.Namespace) -> Communicator:
+    import securews
+
+    headers = Headers(arguments.headers)
+    origin = headers.pop("Origin", None)  # connect() takes it as an argument of its own
+    cert = (arguments.cert, arguments.key or arguments.cert) if arguments.cert else None
+    try:
+        return securews.connect(
+            arguments.url, tls=arguments.ca, client_cert=cert, headers=headers, origin=origin
+        )
+    except ValueError as error:  # a header that is the handshake's own
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        why = error.strerror or error
+        raise HandshakeError(f"{arguments.url} cannot be reached: {why}") from error
 
 
 def _send_lines(ws: Communicator, heard: threading.Event) -> None:

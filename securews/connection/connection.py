@@ -19,6 +19,7 @@ received before the end is delivered before the end.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from typing import Protocol
 
@@ -58,8 +59,8 @@ class Observer(Protocol):
     def messages_queued(self) -> None:
         """At least one message of a read was queued."""
 
-    def dispatched(self) -> None:
-        """All calls that one read led to have returned."""
+    def dispatched(self, began: float) -> None:
+        """All calls that one read led to, from `began` (monotonic) on, have returned."""
 
     def connection_closed(self) -> None:
         """It is over; exactly once, after everything else."""
@@ -293,6 +294,7 @@ class Connection:
 
     def _dispatch(self) -> None:
         """Act on events in their order, until there is none or the outbox is full."""
+        began = time.monotonic()
         events, queued = self._events, []
         control = 0
         while events and not self._must_wait():
@@ -300,6 +302,8 @@ class Connection:
             if isinstance(event, (str, bytes)):
                 if self.closing and not self._last_events:
                     continue  # we have said our last word; only the peer's Close is awaited
+                if self.options.max_queue == 0:
+                    continue  # messages of the peer do not matter here
                 if self.observer.event_driven:
                     self.observer.message_received(event)
                 else:
@@ -325,7 +329,7 @@ class Connection:
             except ProtocolError as error:
                 self.fail(error)
         self._read_or_pause()
-        self.observer.dispatched()
+        self.observer.dispatched(began)
 
     def _must_wait(self) -> bool:
         """Event-driven: whether the peer must take our answers before it is given more."""

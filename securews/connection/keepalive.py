@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from securews.ground.deadlines import Timer, rounded_up
+from securews.ground.errors import ConnectionClosed
 
 if TYPE_CHECKING:
     from securews.connection.connection import Connection
@@ -178,7 +179,10 @@ class Keepalive:
             waiters = [w for w in self._waiters or () if not isinstance(w, _OwnPing)]
             ping = _OwnPing(self._connection, os.urandom(8))
             self._waiters = [*waiters, ping]
-        self._connection.send_ping(ping._payload)
+        try:
+            self._connection.send_ping(ping._payload)
+        except ConnectionClosed:
+            return  # another thread has just begun to close
         if self._timeout is None:
             self._arm(now + (self._interval or 0.0))
         else:

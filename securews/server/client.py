@@ -6,6 +6,7 @@ of the process share: its thread starts with the first connection and ends with 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -42,6 +43,8 @@ from securews.transport.socket_handler import SocketHandler, SocketStream, Want,
 from securews.transport.tls_client import TLSClientSocketHandler, system_trust
 
 __all__ = ["ClientTLS", "connect"]
+
+log = logging.getLogger("securews.client")
 
 ClientTLS: TypeAlias = SocketHandler | ssl.SSLContext | StrPath | None
 
@@ -238,10 +241,14 @@ class _ClientObserver:
 
     def messages_queued(self) -> None:
         """Messages are there for `recv`."""
-        self._ws._tell_queued()
+        if self._ws.on_receive_message is not None:
+            try:
+                self._ws.on_receive_message(self._ws)
+            except Exception:
+                log.exception("%r: on_receive_message raised", self._ws)
 
-    def dispatched(self) -> None:
-        """A client has nobody else to hold up."""
+    def dispatched(self, began: float) -> None:
+        """Other clients of this process may have waited; nobody is warned of that."""
 
     def connection_closed(self) -> None:
         """It is over."""

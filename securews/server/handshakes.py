@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from securews.ground.errors import HandshakeError
 from securews.server.loop import Loop
 from securews.transport.socket_handler import SocketStream, Want
 
@@ -65,18 +66,18 @@ class HandshakeWorkers:
     def _begin(self, step: Step) -> None:
         self._active += 1
         if len(self.threads) < self._workers and self._active > len(self.threads):
-            self._start_worker()
+            try:
+                self._start_worker()
+            except RuntimeError as error:  # the process has no threads left
+                if not self.threads:
+                    self._loop.call_soon(_Done(self, step[1], HandshakeError(str(error))))
+                    return
         self._queue.put(step)
 
     def _start_worker(self) -> None:
         name = f"securews-handshake-{len(self.threads) + 1}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            if not self.threads:
-                raise
-            return  # those that run will do it
+        thread.start()
         self.threads.append(thread)
 
     def _work(self) -> None:

@@ -124,6 +124,7 @@ class Loop:
         finally:
             self._release_ended()
             self._poller.close()
+            self._thread = None  # the system gives the number to another thread
 
     def _turn(self) -> None:
         ready = self._poller.poll(self._time_to_sleep())

@@ -24,7 +24,6 @@ from securews.connection.channel import Channel, Phase
 from securews.ground.deadlines import Timer
 from securews.ground.errors import HandshakeError, Reject, Response
 from securews.ground.headers import Headers
-from securews.ground.options import AcceptingMethod
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import CONTINUE, encode_response, wants_websocket
 from securews.server import pages
@@ -57,6 +56,7 @@ class Opening:
     """The consumer of a channel until it is a session. Loop thread, except where said."""
 
     __slots__ = (
+        "_answered",
         "_began_deciding",
         "_core",
         "_expired",
@@ -82,6 +82,7 @@ class Opening:
         self._head: RequestHead | None = None
         self._request: Request | None = None
         self._page: Page | None = None
+        self._answered = False
         self._expired = False
         self._request_begun = False
         self._began_deciding = threading.Event()
@@ -205,7 +206,7 @@ class Opening:
     def _upgrade(self, upgrade: Upgrade) -> None:
         if upgrade.route.event_driven and not upgrade.route.asks:
             # No code of the user's has to run, so no thread is needed.
-            self._opened(upgrade.make_session(self.channel, Headers(), self._session_ended))
+            self._accept(upgrade, Headers())
         else:
             self._wait_for(self._core.accepting, partial(self._run_accept, upgrade))
 
@@ -213,9 +214,9 @@ class Opening:
         """Have `job` run; until then nothing is read."""
         self._stage = Stage.WAITING
         self.channel.set_reading(False)
-        if self._core.options.accepting_method is AcceptingMethod.SERIAL and self._timer:
-            self._timer.cancel()
         if threads is self._core.serial:
+            if self._timer is not None:
+                self._timer.cancel()
             self._submit(threads, job)
         else:
             self._core.gate.enter(partial(self._submit_gated, threads, job))
@@ -247,9 +248,7 @@ class Opening:
         session: Session | None = None
         try:
             if self._stage is Stage.WAITING:
-                headers = upgrade.decide()
-                session = upgrade.make_session(self.channel, headers, self._session_ended)
-                core.loop.call_soon(partial(self._opened, session))
+                session = self._accept(upgrade, upgrade.decide())
         except Reject as refused:
             core.loop.call_soon(partial(self.answer, refused))
         finally:
@@ -257,6 +256,17 @@ class Opening:
                 core.loop.call_soon(core.gate.leave)
         if session is not None and not session.event_driven:
             self._serve(session)
+
+    def _accept(self, upgrade: Upgrade, headers: Headers) -> Session | None:
+        """Put the 101 before everything that the handler sends; None if it is too late for it."""
+        session, data = upgrade.make_session(self.channel, headers, self._session_ended)
+        if not self._begin_answer(data):
+            return None
+        if self._core.loop.on_loop_thread():
+            self._opened(session)
+        else:
+            self._core.loop.call_soon(partial(self._opened, session))
+        return session
 
     def _serve(self, session: Session) -> None:
         """On the accepting thread: run a blocking handler here, or where it wants to run."""
@@ -281,12 +291,21 @@ class Opening:
         except ValueError as error:
             log.error("%s; answered with 500", error)
             data = encode_response(Response(500, None, "internal error\n"), head_only=head_only)
+        if not self._begin_answer(data):
+            return  # `accept` has just said yes
         self._note(f"answered with {response.status}")
         self._core.counters["refused" if response.status >= 400 else "pages"] += 1
         self._done()
-        with self.channel.lock:
-            self.channel.outbox.append(data)
         self.channel.finish()
+
+    def _begin_answer(self, data: bytes) -> bool:
+        """Queue the one answer; False if there is one already. Loop or accepting thread."""
+        with self.channel.lock:
+            if self._answered:
+                return False
+            self._answered = True
+            self.channel.outbox.append(data)
+        return True
 
     def _opened(self, session: Session) -> None:
         """The 101 is in the outbox: from here on it is a session's channel."""

@@ -79,20 +79,13 @@ class Session:
 
     def messages_queued(self) -> None:
         """Messages are there for `recv`."""
-        self._call(self.ws._tell_queued)
+        if self.ws.on_receive_message is not None:
+            self._call(self.ws.on_receive_message, self.ws)
 
-    def dispatched(self) -> None:
+    def dispatched(self, began: float) -> None:
         """All calls of one read are done: did they hold the loop?"""
-        seconds = time.monotonic() - self.connection.loop.now
-        if seconds > HOLDS_THE_LOOP and not self._warned:
-            self._warned = True
-            log.warning(
-                "%s: %s held the I/O thread for %d ms, and every connection waited; do long "
-                "work in a WebSocketHandler, which has a thread of its own",
-                self.connection.name,
-                self._callback_name(),
-                seconds * 1000,
-            )
+        if self._events is not None:
+            self._warn_if_slow(began, "on_message")
 
     def connection_closed(self) -> None:
         """It is over."""
@@ -131,10 +124,26 @@ class Session:
     # -- internal --------------------------------------------------------------------------
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
+        """Run a callback of the user on the loop's thread."""
+        began = time.monotonic()
         try:
             callback(*args)
         except Exception as error:
             self._failed(error)
+        self._warn_if_slow(began, getattr(callback, "__name__", "a callback"))
+
+    def _warn_if_slow(self, began: float, name: str) -> None:
+        seconds = time.monotonic() - began
+        if seconds > HOLDS_THE_LOOP and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: %s.%s held the I/O thread for %d ms, and every connection waited; do long "
+                "work in a WebSocketHandler, which has a thread of its own",
+                self.connection.name,
+                type(self.handler).__name__,
+                name,
+                seconds * 1000,
+            )
 
     def _failed(self, error: BaseException) -> None:
         """The handler raised: tell the peer 1011, and the log once."""
@@ -146,8 +155,3 @@ class Session:
         handler = type(self.handler).__name__
         log.error("%s: %s raised; closed with 1011", name, handler, exc_info=error)
         self.connection.start_close(1011, "internal error")
-
-    def _callback_name(self) -> str:
-        if self._events is None:
-            return "on_receive_message"
-        return f"{type(self._events).__name__}.on_message"

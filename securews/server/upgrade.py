@@ -110,8 +110,10 @@ class Upgrade:
         )
         raise Reject(500, None, "internal error\n")
 
-    def make_session(self, channel: Channel, headers: Headers, ended: Ended) -> Session:
-        """Put the 101 before everything that the handler sends. On the accepting thread.
+    def make_session(
+        self, channel: Channel, headers: Headers, ended: Ended
+    ) -> tuple[Session, bytes]:
+        """The session, and the bytes of the 101 that go before it. On the accepting thread.
 
         Raises:
             Reject: 500; the user's headers do not fit, or `create_communicator` raised.
@@ -127,6 +129,4 @@ class Upgrade:
         except Exception:
             log.exception("%s: the connection could not be set up; answered with 500", name)
             raise Reject(500, None, "internal error\n") from None
-        with channel.lock:
-            channel.outbox.append(answer)
-        return Session(handler, connection, ws, ended)
+        return Session(handler, connection, ws, ended), answer

@@ -24,7 +24,7 @@ from securews.cli.parsing import OneLineParser, UsageError
 from securews.ground.options import AcceptingMethod, ConnectionOptions, ServerOptions
 
 ROOT = Path(securews.__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
 ROOM = """
 import time
@@ -68,8 +68,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*arguments, cwd=ROOT):
-    """Run a server command on a free port until the block ends."""
+def running(*arguments, cwd=ROOT, logs=""):
+    """Run a server command on a free port until the block ends; `logs` is all that it may log."""
     command = [sys.executable, "-m", "securews", *map(str, arguments), "--port", "0"]
     with subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -85,7 +85,9 @@ def running(*arguments, cwd=ROOT):
         except BaseException:
             process.kill()
             raise
-        assert server.stop() == (0, "")
+        code, err = server.stop()
+        assert code == 0
+        assert re.fullmatch(logs, err), err
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +465,16 @@ class TestConnect:
         with self.start(room.url, files, "--header", "X-Test: yes: it is") as process:
             assert process.communicate("header\n", timeout=30)[0] == "yes: it is\n"
 
+    def test_a_header_of_the_handshake_itself_is_refused(self, room, files, cli):
+        arguments = ("connect", room.url, "--ca", files / "ca.pem", "--header", "Upgrade: h2c")
+        assert_one_line(cli(*arguments), 2, "header 'Upgrade' is written by securews")
+
+    def test_the_origin_is_a_header_like_any_other(self, tls, files, cli):
+        with running("echo", *tls, logs=r"\S+ \S+ WARNING .*elsewhere\.test.*\n") as server:
+            arguments = ("connect", server.url, "--ca", files / "ca.pem")
+            result = cli(*arguments, "--header", "Origin: https://elsewhere.test")
+            assert_one_line(result, 1, "403 Forbidden")
+
     def test_a_refusal_of_the_server_is_one_line_and_exit_code_1(self, room, files):
         with self.start(room.url, files) as process:
             process.stdin.write("refuse\n")
@@ -473,6 +485,25 @@ class TestConnect:
         assert err.startswith("securews: the peer closed the connection (code 1008)")
         assert "not you" in err
         assert err.count("\n") == 1
+
+    def test_ctrl_d_closes_in_order(self, room, files):
+        parent, child = os.openpty()
+        command = [sys.executable, "-m", "securews", "connect", room.url]
+        try:
+            with subprocess.Popen(
+                [*command, "--ca", files / "ca.pem"],
+                env=ENVIRONMENT, cwd=ROOT, text=True,
+                stdin=child, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ) as process:  # fmt: skip
+                os.write(parent, b"hello\n")
+                assert process.stdout.readline() == "room: hello\n"
+                os.write(parent, b"\x04")
+                out, err = process.communicate(timeout=30)
+        finally:
+            os.close(parent)
+            os.close(child)
+        assert (process.returncode, out) == (0, "")
+        assert err == f"connected to {room.url}; Ctrl-D closes\n"
 
     def test_ctrl_c_closes_in_order(self, room, files):
         with self.start(room.url, files) as process:
@@ -514,7 +545,7 @@ class TestConnect:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
             result = cli("connect", f"wss://127.0.0.1:{port}/", "--ca", files / "ca.pem")
-        assert_one_line(result, 1, "refused")
+        assert_one_line(result, 1, f"wss://127.0.0.1:{port}/ cannot be reached: Connection refused")
 
     @pytest.mark.parametrize("url", ["localhost:8443", "https://localhost/", "wss:///x", ""])
     def test_a_url_that_is_none(self, cli, url):
