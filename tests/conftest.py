@@ -48,8 +48,20 @@ def _guarded(connect):
     return checked
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Remember that a test failed: its traceback keeps alive what it had open."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind():
+def nothing_left_behind(request):
     """Threads and sockets of securews end with their test.
 
     While a server of a wider scope runs, they are its business.
@@ -57,7 +69,8 @@ def nothing_left_behind():
     threads = {t for t in threading.enumerate() if t.name.startswith("securews-")}
     sockets = _open_sockets()
     yield
-    if any(t.name.startswith(("securews-io", "securews-client-io")) for t in threads):
+    wider = any(t.name.startswith(("securews-io", "securews-client-io")) for t in threads)
+    if wider or FAILED in request.node.stash:
         return
     deadline = time.monotonic() + GOODBYE
     for thread in threading.enumerate():

@@ -32,7 +32,12 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
     chat = (_STATIC / "chat.html").read_bytes()
 
     def login_page(status: int, note: str, name: str = "", **headers: str) -> securews.Response:
-        filled = login.substitute(note=html.escape(note), name=html.escape(name))
+        filled = login.substitute(
+            note=html.escape(note),
+            name=html.escape(name),
+            name_focus="" if name else " autofocus",
+            password_focus=" autofocus" if name else "",
+        )
         return securews.Response(status, {"Content-Type": _HTML, **headers}, filled.encode())
 
     @server.page("/")

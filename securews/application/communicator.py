@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace, TracebackType
 from typing import Any, Protocol, Self, TypeAlias, cast
 
+from securews.application.callables import check_callable, name_of
 from securews.application.request import Request
 from securews.connection.connection import Connection
 from securews.connection.inbox import Inbox, Message
 from securews.connection.keepalive import PingWaiter
 from securews.connection.message_stream import MessageStream, MessageType
-from securews.ground.errors import ConnectionClosedOK
+from securews.ground.errors import ConfigurationError, ConnectionClosedOK
 from securews.protocol.events import Pong
 from securews.protocol.frames import Opcode
 from securews.transport.socket_handler import SocketAddress
@@ -92,7 +93,8 @@ def encode_message(message: str | BytesLike) -> tuple[Opcode, BytesLike]:
     if isinstance(message, (bytes, bytearray, memoryview)):
         return Opcode.BINARY, message
     raise TypeError(
-        f"a message is str or bytes, not {type(message).__name__}; use send_json() for JSON"
+        f"a message is str or bytes, not {type(message).__name__}; use send_json(), or "
+        "json.dumps() for a broadcast"
     )
 
 
@@ -325,6 +327,7 @@ class Communicator:
 
     @on_receive_message.setter
     def on_receive_message(self, callback: Callable[[Communicator], object] | None) -> None:
+        _check_callback("on_receive_message", callback)
         super().__setattr__("_on_receive_message", callback)
 
     @property
@@ -334,6 +337,7 @@ class Communicator:
 
     @on_close.setter
     def on_close(self, callback: Callable[[Communicator], object] | None) -> None:
+        _check_callback("on_close", callback)
         super().__setattr__("_on_close", callback)
         if self._connection.ended:  # set too late to be told: tell it now
             self._connection.loop.call_soon(self._tell_closed)
@@ -426,6 +430,14 @@ class Communicator:
     def __repr__(self) -> str:
         state = "open" if self.open else f"closed, code {self.close_code}"
         return f"<{type(self).__name__} {self.id} {self._connection.name} {state}>"
+
+
+def _check_callback(name: str, callback: object) -> None:
+    if callback is None:
+        return
+    if not callable(callback):
+        raise ConfigurationError(f"{name} is a function f(ws), or None, not {callback!r}")
+    check_callable(name_of(callback), callback, 1, f"{name} is called with one argument: ws")
 
 
 def _pop(inbox: Inbox) -> Message | None:

@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
+from securews.application.callables import check_callable, name_of
 from securews.application.communicator import Communicator
 from securews.application.origins import AnyOrigin
 from securews.application.request import Request
@@ -30,6 +30,7 @@ __all__ = [
     "WebSocketHandler",
     "as_handler",
     "check_accept",
+    "handler_name",
 ]
 
 HandlerFunction: TypeAlias = Callable[[Communicator], object]
@@ -136,16 +137,21 @@ class FunctionHandler(WebSocketHandler):
         self.function(ws)
 
 
-_MUST_BE_PLAIN = (
-    "accept",
-    "prepare_communication",
-    "handle_communication",
-    "do_handle_communication",
-    "finalize_communication",
-    "on_open",
-    "on_message",
-    "on_close",
-)
+_METHODS = {
+    "accept": ("request", "response_headers"),
+    "create_communicator": ("connection", "request"),
+    "prepare_communication": ("ws",),
+    "handle_communication": ("ws",),
+    "finalize_communication": ("ws",),
+    "close": (),
+}
+"""What each method is called with, beside self."""
+_THREADED_METHODS = {"do_handle_communication": ("ws",)}
+_EVENT_METHODS = {
+    "on_open": ("ws",),
+    "on_message": ("ws", "message"),
+    "on_close": ("ws", "code", "reason"),
+}
 
 
 def as_handler(handler: WebSocketHandler | HandlerFunction) -> WebSocketHandler:
@@ -165,15 +171,17 @@ def as_handler(handler: WebSocketHandler | HandlerFunction) -> WebSocketHandler:
         raise ConfigurationError(
             f"a handler is a function f(ws) or an instance of WebSocketHandler, not {handler!r}"
         )
-    name = getattr(handler, "__name__", type(handler).__name__)
-    _refuse_async(name, handler)
-    _check_parameters(
-        name,
-        handler,
-        1,
-        f"a handler takes one argument: def {name}(ws); the path is ws.request.path",
-    )
+    name = name_of(handler)
+    advice = f"a handler takes one argument: def {name}(ws); the path is ws.request.path"
+    check_callable(name, handler, 1, advice)
     return FunctionHandler(handler)
+
+
+def handler_name(handler: WebSocketHandler) -> str:
+    """What log lines call a handler: its class, or the function that it is made of."""
+    if isinstance(handler, FunctionHandler):
+        return name_of(handler.function)
+    return type(handler).__name__
 
 
 def check_accept(accept: AcceptFunction) -> None:
@@ -182,19 +190,21 @@ def check_accept(accept: AcceptFunction) -> None:
         raise ConfigurationError(
             f"accept is a function accept(request, response_headers), not {accept!r}"
         )
-    name = getattr(accept, "__name__", "accept")
-    _refuse_async(name, accept)
-    _check_parameters(
-        name, accept, 2, f"accept takes two arguments: def {name}(request, response_headers)"
-    )
+    name = name_of(accept)
+    advice = "accept takes two arguments: def accept(request, response_headers)"
+    check_callable(name, accept, 2, advice)
 
 
 def _check_instance(handler: WebSocketHandler) -> None:
     kind = type(handler)
-    for name in _MUST_BE_PLAIN:
-        method = getattr(handler, name, None)
-        if method is not None:
-            _refuse_async(f"{kind.__name__}.{name}", method)
+    methods = dict(_METHODS)
+    if isinstance(handler, EventWebSocketHandler):
+        methods |= _EVENT_METHODS
+    elif isinstance(handler, ThreadedWebSocketHandler):
+        methods |= _THREADED_METHODS
+    for name, parameters in methods.items():
+        advice = f"write def {name}({', '.join(('self', *parameters))})"
+        check_callable(f"{kind.__name__}.{name}", getattr(handler, name), len(parameters), advice)
     if isinstance(handler, ThreadedWebSocketHandler) and not hasattr(handler, "pooling"):
         raise ConfigurationError(f"{kind.__name__}.__init__ does not call super().__init__()")
     own_loop = _overrides(kind, WebSocketHandler, "handle_communication")
@@ -212,32 +222,11 @@ def _check_instance(handler: WebSocketHandler) -> None:
             kind, ThreadedWebSocketHandler, "handle_communication"
         )
     if not own_loop:
-        raise ConfigurationError(f"{kind.__name__} has no {wanted}(self, ws); write it")
+        advice = "write it"
+        if hasattr(kind, "on_message"):
+            advice = "write it, or derive from EventWebSocketHandler, which calls on_message()"
+        raise ConfigurationError(f"{kind.__name__} has no {wanted}(self, ws); {advice}")
 
 
 def _overrides(kind: type, base: type, name: str) -> bool:
     return getattr(kind, name) is not getattr(base, name)
-
-
-def _refuse_async(name: str, function: object) -> None:
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004 - the method itself is inspected
-    if any(
-        test(f)
-        for f in (function, call)
-        for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    ):
-        raise ConfigurationError(
-            f"{name} is an 'async def'; securews calls handlers in threads: write 'def', and "
-            "call ws.send() and ws.recv() without await"
-        )
-
-
-def _check_parameters(name: str, function: Callable[..., object], count: int, advice: str) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return  # some built-in callables do not say what they take
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        raise ConfigurationError(f"{name}{signature} does not fit: {advice}") from None

@@ -42,6 +42,11 @@ class Outbox:
         else:
             self._frames.append(frame)
 
+    def append_answer(self, answer: bytes) -> None:
+        """The answer to the opening request: nothing goes before it, control frames neither."""
+        self.size += len(answer)
+        self._rest = memoryview(answer)
+
     def append_urgent(self, frame: bytes) -> None:
         """A control frame: it goes before every data frame that has not begun."""
         self.size += len(frame)
@@ -89,7 +94,11 @@ class Outbox:
         self.size = 0 if self._rest is None else len(self._rest)
 
     def take(self, limit: int) -> Piece | None:
-        """Remove and return the next bytes to send, at most `limit`; None where none wait."""
+        """Remove and return the next bytes to send; None where none wait.
+
+        Args:
+            limit: at most so many; a whole control frame must fit in.
+        """
         if not self.size:
             return None
         if self._rest is not None:  # inside a large frame: nothing may get between
@@ -104,6 +113,8 @@ class Outbox:
     def _gather(self, limit: int) -> Piece:
         parts: list[Piece] = []
         room = limit - self._gather_control(parts, limit)
+        if self._urgent or self._pong is not None:
+            room = 0  # the rest of them goes before any data, too
         frames = self._frames
         while frames and room > 0:
             frame = frames.popleft()

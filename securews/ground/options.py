@@ -223,7 +223,10 @@ _ALSO_KNOWN = {
     "ssl_context": "tls",
     "sslcontext": "tls",
     "certfile": "tls",
+    "keyfile": "tls",
     "cert": "tls",
+    "origin": "origins",
+    "subprotocol": "subprotocols",
     "timeout": "open_timeout",
     "max_clients": "max_connections",
     "ping_period": "ping_interval",
@@ -233,17 +236,30 @@ _ALSO_KNOWN = {
 }
 """What other libraries call it."""
 
+_OF_SERVE = {"tls", "host", "insecure", "handler"}
+"""What `serve()` takes beside options."""
+_OF_HANDLER = {"accept", "origins", "subprotocols"}
+"""What goes with a handler."""
+
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
     """Raise ConfigurationError for the first name that is not known; say what was meant."""
-    choices = {*known, "tls", "host", "handler", "path"}
+    choices = set(known)
     for name in given:
         if name in choices:
             continue
+        if name in _OF_SERVE or name in field_names(ServerOptions):
+            raise ConfigurationError(
+                f"{name!r} is an option of the server as a whole: write serve(..., {name}=...)"
+            )
+        if name in _OF_HANDLER:
+            raise ConfigurationError(
+                f"{name!r} belongs to a handler: write register_handler(..., {name}=...)"
+            )
         close = (
             [_ALSO_KNOWN[name]]
             if name in _ALSO_KNOWN
-            else difflib.get_close_matches(name, choices, 1)
+            else difflib.get_close_matches(name, choices | _OF_SERVE, 1)
         )
         hint = f"; did you mean {close[0]!r}?" if close else "; docs/options.md lists them all"
         raise ConfigurationError(f"unknown option {name!r}{hint}")

@@ -62,9 +62,9 @@ def encode_close_payload(code: int | None, reason: str = "") -> bytes:
         if reason:
             raise ValueError("a reason needs a close code before it")
         return b""
-    if not is_allowed_on_wire(code):
+    if not isinstance(code, int) or not is_allowed_on_wire(code):
         raise ValueError(
-            f"close code {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999"
+            f"close code {code!r} may not be sent: use 1000-1003, 1007-1014 or 3000-4999"
         )
     encoded = reason.encode()
     if len(encoded) > MAX_REASON_BYTES:

@@ -23,7 +23,7 @@ from securews.connection.channel import Channel
 from securews.connection.connection import Connection
 from securews.connection.inbox import Message
 from securews.ground.deadlines import Deadline
-from securews.ground.errors import ConfigurationError, printable
+from securews.ground.errors import ConfigurationError, HandshakeError, printable
 from securews.ground.headers import Headers, HeaderSource
 from securews.ground.options import (
     ConnectionOptions,
@@ -98,11 +98,13 @@ def connect(
         sock.close()
         raise
     try:
-        parser = _open(stream, request, ResponseParser(key, subprotocols), deadline)
-    except BaseException:
+        answer, leftover = _open(stream, request, ResponseParser(key, subprotocols), deadline)
+    except BaseException as error:
         stream.close()
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            # In TLS 1.3 a certificate of ours is refused only after the handshake is done.
+            raise HandshakeError(f"the connection broke during the opening: {error}") from error
         raise
-    answer, leftover = parser
     head = RequestHead(
         method="GET",
         target=target,

@@ -34,13 +34,18 @@ def open_listeners(
     """
     if path is not None:
         if port is not None:
-            raise ConfigurationError("a unix socket has no port: write serve(None, ..., path=...)")
+            raise ConfigurationError(
+                "path= is the file of a unix socket, which has no port: write serve(None, ..., "
+                "path=...); a path of the URL goes into register_handler() or @server.route()"
+            )
         return [_open_unix(path, backlog)]
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= TOP_PORT:
         raise ConfigurationError(f"a port is a number from 0 to {TOP_PORT}, not {port!r}")
     for attempt in range(PORT_ATTEMPTS):
         try:
             return _open_tcp(host, port, backlog)
+        except UnicodeError as error:  # a label of the name is empty, or over 63 characters
+            raise ConfigurationError(f"host {host!r} is no host name") from error
         except OSError as error:
             if port == 0 and error.errno == errno.EADDRINUSE and attempt < PORT_ATTEMPTS - 1:
                 continue

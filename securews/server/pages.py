@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from securews.application.callables import check_callable, name_of
 from securews.application.origins import origin_allowed
 from securews.application.request import Request
 from securews.ground.errors import ConfigurationError, Reject, Response, printable
@@ -36,6 +37,8 @@ def make_page(function: PageFunction, methods: Iterable[str]) -> Page:
         raise ConfigurationError(f"methods are names such as ('GET', 'POST'), not {methods!r}")
     if not callable(function):
         raise ConfigurationError(f"a page is a function f(request), not {function!r}")
+    name = name_of(function)
+    check_callable(name, function, 1, f"a page takes one argument: def {name}(request)")
     allowed = frozenset(names) | ({"HEAD"} if "GET" in names else frozenset())
     return Page(function, allowed)
 
@@ -56,7 +59,7 @@ def check_page_request(page: Page, request: Request, raw_host: str, *, secure: b
 
 def answer(page: Page, request: Request) -> Response:
     """Run the page's function. On a thread of the pool; never raises."""
-    name = getattr(page.function, "__name__", "page")
+    name = name_of(page.function)
     response = _run(page.function, request, name)
     for header, value in DEFAULT_HEADERS.items():
         if header not in response.headers:

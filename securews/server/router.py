@@ -21,7 +21,7 @@ from securews.ground.errors import ConfigurationError, Response
 from securews.ground.options import ConnectionOptions
 from securews.protocol.authority import split_authority
 
-__all__ = ["Page", "PageFunction", "Route", "Router"]
+__all__ = ["Page", "PageFunction", "Route", "Router", "check_path"]
 
 PageFunction: TypeAlias = Callable[[Request], Response | str | bytes]
 
@@ -86,7 +86,7 @@ class Router:
             ConfigurationError: the pair is taken, or is no host and path.
         """
         name = _host_name(host)
-        _check_path(path)
+        check_path(path)
         entry = self._hosts.get(name, _Host())
         if path in entry.routes:
             raise ConfigurationError(
@@ -105,7 +105,7 @@ class Router:
 
     def add_page(self, path: str, page: Page) -> None:
         """Register a page on every host."""
-        _check_path(path)
+        check_path(path)
         if path == "*":
             raise ConfigurationError("a page has one path, such as '/'; '*' is for handlers")
         if path in self._pages:
@@ -140,8 +140,9 @@ def _host_name(host: str) -> str:
         ) from None
 
 
-def _check_path(path: str) -> None:
-    if path != "*" and (not isinstance(path, str) or not path.startswith("/")):
-        raise ConfigurationError(f"{path!r} is no path; write one such as '/chat', or '*' for all")
+def check_path(path: str, usage: str = "'/chat', or '*' for all") -> None:
+    """Raise ConfigurationError for what can be no path; the text gives `usage`."""
+    if not isinstance(path, str) or (path != "*" and not path.startswith("/")):
+        raise ConfigurationError(f"{path!r} is no path; write one, such as {usage}")
     if "?" in path or "#" in path:
         raise ConfigurationError(f"path {path!r} has a query or fragment; handlers see the query")

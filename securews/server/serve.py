@@ -22,7 +22,7 @@ __all__ = ["serve"]
 def serve(
     port: int | None,
     handler: WebSocketHandler | HandlerFunction | None = None,
-    *,
+    *surplus: object,
     tls: TLSChoice = FIND,
     host: str | None = "localhost",
     path: str | None = None,
@@ -38,6 +38,7 @@ def serve(
         port: 0 is any free one; None with `path`.
         handler: a function `f(ws)` or an instance of WebSocketHandler, for every host and path;
             None if `register_handler` or `@server.route` follow.
+        surplus: nothing; whoever writes a host here is told where it goes.
         tls: `(cert, key)`, `(cert, key, password)`, one path that holds both, an
             `ssl.SSLContext`, or a SocketHandler. Left out: the development certificate in
             $SECUREWS_CERTS or ./certs, on loopback only. False: plain TCP.
@@ -52,18 +53,13 @@ def serve(
     Raises:
         ConfigurationError: something of this cannot work; the text says what to do.
     """
-    if callable(port) or isinstance(port, (WebSocketHandler, type)):
-        raise ConfigurationError("the port comes first: serve(8443, handler, host='localhost')")
-    if isinstance(handler, (str, int)):
-        raise ConfigurationError(
-            f"the second argument is the handler, not {handler!r}; write "
-            "serve(8443, handler, host='localhost')"
-        )
-    check_names(options, field_names(ServerOptions, ConnectionOptions))
+    _check_order(port, handler, surplus)
+    names = field_names(ServerOptions, ConnectionOptions)
+    check_names(options, [*names, "accept", "origins", "subprotocols"])
     server = WebSocketServer(
         host,
         port,
-        choose_socket_handler(tls, None if path is not None else host, insecure=insecure),
+        choose_socket_handler(tls, None if path is not None else host or "", insecure=insecure),
         path=path,
         **options,
     )
@@ -89,3 +85,14 @@ def serve(
         server.stop()  # the port is free again
         raise
     return server
+
+
+def _check_order(port: object, handler: object, surplus: tuple[object, ...]) -> None:
+    """Other libraries have other orders: (handler, host, port), or (host, port, handler)."""
+    right = "serve(8443, handler, host='localhost')"
+    if callable(port) or isinstance(port, WebSocketHandler) or isinstance(handler, int):
+        raise ConfigurationError(f"the port comes first: {right}")
+    if isinstance(handler, str):
+        raise ConfigurationError(f"the second argument is the handler, not {handler!r}: {right}")
+    if surplus:
+        raise ConfigurationError(f"everything behind the handler has a name: {right}")

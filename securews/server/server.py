@@ -31,7 +31,7 @@ from securews.server.acceptor import Acceptor
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
 from securews.server.listener import open_listeners
-from securews.server.router import PageFunction
+from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
 from securews.server.signals import stop_on_signals
 from securews.server.stopping import Stopping
@@ -83,13 +83,11 @@ class WebSocketServer:
     ) -> None:
         if sys.platform == "win32":
             raise ConfigurationError("securews serves on Linux and macOS, not on Windows")
+        _check_arguments(address, port, socket_handler)
         if isinstance(address, int):
-            if port is not None:
-                raise ConfigurationError(
-                    f"the address comes first: WebSocketServer({port!r}, {address})"
-                )
             address, port = "localhost", int(address)
-        host = None if path is not None else address
+        # "" binds every address; None is for a unix socket, which has no host.
+        host = None if path is not None else address or ""
         server_options, self._connection_options = split_options(options)
         if socket_handler is None:
             socket_handler = choose_socket_handler(FIND, host, insecure=False)
@@ -169,7 +167,13 @@ class WebSocketServer:
         subprotocols: Sequence[str] | None = None,
         **options: Option,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
-        """`@server.route("/path")` over a function `f(ws)`; arguments as `register_handler`."""
+        """`@server.route("/path")` over a function `f(ws)`; arguments as `register_handler`.
+
+        Raises:
+            ConfigurationError: as `register_handler`.
+        """
+
+        check_path(path, "@server.route('/path')")
 
         def register(function: HandlerFunction) -> HandlerFunction:
             self.register_handler(
@@ -197,6 +201,8 @@ class WebSocketServer:
         Raises:
             ConfigurationError: the path has a page already.
         """
+
+        check_path(path, "@server.page('/path')")
 
         def register(function: PageFunction) -> PageFunction:
             self._core.router.add_page(path, pages.make_page(function, methods))
@@ -388,6 +394,26 @@ class WebSocketServer:
             sock.close()
         if self._path is not None:
             _unlink_socket(self._path)
+
+
+def _check_arguments(address: object, port: object, socket_handler: object) -> None:
+    """Tell who has another order or another library in mind."""
+    for given in (address, port, socket_handler):
+        if isinstance(given, type) and issubclass(given, SocketHandler):
+            name = given.__name__
+            raise ConfigurationError(f"{name} is a class; pass an instance of it: {name}(...)")
+        if callable(given) or isinstance(given, WebSocketHandler):
+            raise ConfigurationError(
+                "WebSocketServer is given no handler: write "
+                "server.register_handler('*', '*', handler), or serve(port, handler)"
+            )
+    if isinstance(address, int) and port is not None:
+        raise ConfigurationError(f"the address comes first: WebSocketServer({port!r}, {address})")
+    if socket_handler is not None and not isinstance(socket_handler, SocketHandler):
+        raise ConfigurationError(
+            "socket_handler is a SocketHandler, such as TLSSocketHandler(cert, key), not a "
+            f"{type(socket_handler).__name__}"
+        )
 
 
 def _unlink_socket(path: str) -> None:

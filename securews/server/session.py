@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable
 
 from securews.application.communicator import Communicator
-from securews.application.handlers import EventWebSocketHandler, WebSocketHandler
+from securews.application.handlers import (
+    EventWebSocketHandler,
+    WebSocketHandler,
+    handler_name,
+)
 from securews.connection.connection import Connection
 from securews.connection.inbox import Message
 from securews.ground.errors import ConnectionClosed
@@ -66,7 +70,7 @@ class Session:
         if access_log.isEnabledFor(logging.INFO):
             access_log.info("%s: open", self.connection.name)
         if self._events is not None:
-            self._call(self._events.on_open, self.ws)
+            self._call("on_open", self._events.on_open, self.ws)
         self.connection.start(self, leftover)
 
     def message_received(self, message: Message) -> None:
@@ -80,7 +84,7 @@ class Session:
     def messages_queued(self) -> None:
         """Messages are there for `recv`."""
         if self.ws.on_receive_message is not None:
-            self._call(self.ws.on_receive_message, self.ws)
+            self._call("on_receive_message", self.ws.on_receive_message, self.ws)
 
     def dispatched(self, began: float) -> None:
         """All calls of one read are done: did they hold the loop?"""
@@ -101,7 +105,7 @@ class Session:
         if self._events is not None and self._opened_at is not None:
             assert connection.close_code is not None
             code, reason = connection.close_code, connection.close_reason
-            self._call(self._events.on_close, self.ws, code, reason)
+            self._call("on_close", self._events.on_close, self.ws, code, reason)
         self.ws._tell_closed()
         self._ended(self)
 
@@ -123,14 +127,14 @@ class Session:
 
     # -- internal --------------------------------------------------------------------------
 
-    def _call(self, callback: Callable[..., object], *args: object) -> None:
+    def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         """Run a callback of the user on the loop's thread."""
         began = time.monotonic()
         try:
             callback(*args)
         except Exception as error:
             self._failed(error)
-        self._warn_if_slow(began, getattr(callback, "__name__", "a callback"))
+        self._warn_if_slow(began, name)
 
     def _warn_if_slow(self, began: float, name: str) -> None:
         seconds = time.monotonic() - began
@@ -140,7 +144,7 @@ class Session:
                 "%s: %s.%s held the I/O thread for %d ms, and every connection waited; do long "
                 "work in a WebSocketHandler, which has a thread of its own",
                 self.connection.name,
-                type(self.handler).__name__,
+                handler_name(self.handler),
                 name,
                 seconds * 1000,
             )
@@ -152,6 +156,6 @@ class Session:
             log.debug("%s: the handler ended with its connection: %s", name, error)
             self.connection.start_close(1000)
             return
-        handler = type(self.handler).__name__
+        handler = handler_name(self.handler)
         log.error("%s: %s raised; closed with 1011", name, handler, exc_info=error)
         self.connection.start_close(1011, "internal error")

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 
+from securews.application.handlers import handler_name
 from securews.ground.deadlines import Timer
 from securews.server.core import Core
 from securews.server.session import Session
@@ -87,7 +88,7 @@ class Stopping:
                 "%s: %s has not returned since its connection was closed; its thread %s is "
                 "abandoned",
                 session.connection.name,
-                type(session.handler).__name__,
+                handler_name(session.handler),
                 thread,
             )
         self._finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shlex
 import ssl
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -69,10 +70,18 @@ def choose_socket_handler(tls: TLSChoice, host: str | None, *, insecure: bool) -
         raise ConfigurationError(
             "tls is (cert, key), (cert, key, password), one path that holds both, an "
             "ssl.SSLContext, a SocketHandler (an instance, not the class), or False for plain "
-            f"TCP; not {tls!r}"
+            f"TCP; not {_shown(tls)}"
         )
     handler.check(host)
     return handler
+
+
+def _shown(tls: object) -> str:
+    """What was given, in words; a password may stand in it."""
+    if tls is None or isinstance(tls, (bool, int)):
+        return repr(tls)
+    size = f" of {len(tls)}" if isinstance(tls, (tuple, list)) else ""
+    return f"a {type(tls).__name__}{size}"
 
 
 def _found(host: str | None) -> SocketHandler:
@@ -80,12 +89,12 @@ def _found(host: str | None) -> SocketHandler:
     cert, key = directory / "server.pem", directory / "server-key.pem"
     if not cert.exists() or not key.exists():
         raise ConfigurationError(
-            f"there is no certificate in {str(directory)!r}: make one for development with "
-            f"'{COMMAND} --out {directory}', or pass yours: tls=(cert, key)"
+            f"there is no certificate in {str(directory)!r}: make one for development with: "
+            f"{COMMAND} --out {shlex.quote(str(directory))}, or pass yours: tls=(cert, key)"
         )
     if not is_loopback(host):
         raise ConfigurationError(
             f"the certificate that was found in {str(directory)!r} is for development, and "
-            f"{host!r} can be reached from other machines: pass tls=(cert, key)"
+            f"{host or 'every address'} can be reached from other machines: pass tls=(cert, key)"
         )
     return TLSSocketHandler(cert, key)

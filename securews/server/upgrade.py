@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
+from securews.application.handlers import handler_name
 from securews.application.origins import origin_allowed
 from securews.application.request import Request
 from securews.connection.channel import Channel
@@ -90,7 +91,7 @@ class Upgrade:
             Reject: it was refused.
         """
         headers = Headers()
-        name = type(self.route.handler).__name__
+        name = handler_name(self.route.handler)
         try:
             accepted: object = cast("object", self.route.accept(self.request, headers))
         except Reject:

@@ -163,5 +163,6 @@ def server(
             )
         except BaseException:
             made.stop()
+            made._remove_directory()
             raise
     return made

@@ -232,8 +232,9 @@ class SocketHandler(abc.ABC):
     def check(self, host: str | None) -> None:
         """Raise ConfigurationError if `host` cannot be served like this; called before binding."""
         if not (self.secure or self.insecure or is_loopback(host)):
+            where = repr(host) if host else "every address"
             raise ConfigurationError(
-                f"{type(self).__name__} does not encrypt, and {host!r} can be reached from other "
+                f"{type(self).__name__} does not encrypt, and {where} can be reached from other "
                 "machines: serve with TLS, or write insecure=True if something in front of it "
                 "does the encrypting"
             )

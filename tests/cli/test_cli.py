@@ -313,6 +313,7 @@ class TestStartFailures:
             cli("echo", "--port", 0, *arguments), 1, "does not belong to the certificate"
         )
 
+    @pytest.mark.promise(22)
     def test_a_key_that_others_may_read(self, cli, files, tmp_path):
         key = tmp_path / "open-key.pem"
         key.write_bytes((files / "server-key.pem").read_bytes())
@@ -320,6 +321,7 @@ class TestStartFailures:
         result = cli("echo", "--port", 0, "--tls-cert", files / "server.pem", "--tls-key", key)
         assert_one_line(result, 1, "chmod")
 
+    @pytest.mark.promise(23)
     def test_no_certificate_at_all_says_how_to_make_one(self, cli, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("SECUREWS_CERTS", raising=False)

@@ -315,7 +315,8 @@ def test_what_is_accepted_h11_accepts_with_the_same_result(raw: bytes):
 @pytest.mark.promise(30)
 @given(
     name=st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True),
-    value=st.binary(max_size=60),
+    # CR LF ends a header line: with it, this would be the value of no one header.
+    value=st.binary(max_size=60).filter(lambda value: b"\r\n" not in value),
 )
 def test_a_header_is_accepted_exactly_when_its_value_is_clean(name: bytes, value: bytes):
     raw = GET + HOST + b"X-" + name + b":" + value + b"\r\n\r\n"

@@ -19,6 +19,7 @@ let failures = 0;
 let countdown = null;
 let unread = 0;
 let lastDay = null;
+let following = true; // the newest message is in view, and stays so
 const online = new Set();
 const heard = new Set(); // ids of messages shown: the history repeats them after a reconnect
 const unsent = new Map(); // key -> { text, item }: not yet heard back from the server
@@ -68,8 +69,6 @@ function welcome(message) {
 function closed(event) {
   socket = null;
   if (leaving) return;
-  online.clear();
-  showOnline();
   // After a log-out elsewhere the answer to "who am I" leads to the login page.
   if (event.code === 1008 && event.reason === "logged out") reconnect();
   else later();
@@ -150,7 +149,6 @@ function sendAgain() {
 
 function hear(said) {
   const mine = said.name === me && unsent.get(said.key);
-  const wasAtBottom = atBottom();
   if (mine) {
     mine.item.remove();
     unsent.delete(said.key);
@@ -158,7 +156,7 @@ function hear(said) {
   if (!heard.has(said.id)) {
     heard.add(said.id);
     append(said);
-    if (wasAtBottom || mine) toBottom();
+    if (following || mine) toBottom();
     else $("newer").hidden = false;
     if (document.hidden && !mine) showUnread(unread + 1);
   }
@@ -186,7 +184,10 @@ function append(said) {
   const when = new Date(said.at);
   const before = messages.querySelector(".pending"); // what is not sent yet stays at the end
   const today = day.format(when);
-  if (today !== lastDay) messages.insertBefore(element("li", "day", today), before);
+  if (today !== lastDay) {
+    const label = today === day.format(new Date()) ? "Today" : today;
+    messages.insertBefore(element("li", "day", label), before);
+  }
   lastDay = today;
   messages.insertBefore(messageItem(said.name, said.text, when), before);
   while (messages.childElementCount > MOST_SHOWN) messages.firstElementChild.remove();
@@ -295,9 +296,14 @@ text.addEventListener("keydown", (event) => {
 });
 text.addEventListener("input", fitComposer);
 
+// The room grows and shrinks: a keyboard on a phone, the notice, a long text being written.
 scroller.addEventListener("scroll", () => {
-  if (atBottom()) $("newer").hidden = true;
+  following = atBottom();
+  if (following) $("newer").hidden = true;
 });
+new ResizeObserver(() => {
+  if (following) toBottom();
+}).observe(scroller);
 $("newer").addEventListener("click", toBottom);
 $("retry").addEventListener("click", retryNow);
 $("logout").addEventListener("submit", () => {
@@ -305,9 +311,6 @@ $("logout").addEventListener("submit", () => {
 });
 
 addEventListener("online", retryNow);
-addEventListener("resize", () => {
-  if (atBottom()) toBottom();
-});
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   showUnread(0);
