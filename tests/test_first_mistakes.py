@@ -42,6 +42,7 @@ def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     leaf = trustme.CA().issue_cert("localhost", "127.0.0.1", "::1")
     (directory / "server.pem").write_bytes(b"".join(p.bytes() for p in leaf.cert_chain_pems))
+    (directory / "server.pem").chmod(0o600)
     other = trustme.CA().issue_cert("localhost")
     for name, blob in (("server-key.pem", leaf), ("other-key.pem", other)):
         (directory / name).write_bytes(blob.private_key_pem.bytes())
@@ -142,10 +143,10 @@ def test_an_async_page_is_told_the_same(make):
 @pytest.mark.parametrize("name", ["on_close", "on_receive_message"])
 def test_an_async_callback_is_told_the_same(name):
     with testing.server(echo) as server, server.connect() as ws:
-        with pytest.raises(TypeError, match="async_handler is an 'async def'"):
-            setattr(ws, name, async_handler)
-        with pytest.raises(TypeError, match=rf"{name} is a function f\(ws\), or None"):
-            setattr(ws, name, "gone")
+        assert "async_handler is an 'async def'" in refusal(
+            lambda: setattr(ws, name, async_handler)
+        )
+        assert f"{name} is a function f(ws), or None" in refusal(lambda: setattr(ws, name, "gone"))
         setattr(ws, name, None)
 
 
@@ -211,6 +212,11 @@ class LoopInAnEventHandler(securews.EventWebSocketHandler):
         pass
 
 
+class LongFinalize(Echo):
+    def finalize_communication(self, ws, error):  # type: ignore[override]  # the mistake
+        pass
+
+
 class ShortOnMessage(securews.EventWebSocketHandler):
     def on_message(self, message):  # type: ignore[override]  # the mistake
         pass
@@ -229,6 +235,7 @@ class ShortAccept(Echo):
         (ForgottenInit(), "ForgottenInit.__init__ does not call super().__init__()"),
         (LoopInAnEventHandler(), "would never run; derive from WebSocketHandler"),
         (ShortOnMessage(), "def on_message(self, ws, message)"),
+        (LongFinalize(), "def finalize_communication(self, ws)"),
         (ShortAccept(), "def accept(self, request, response_headers)"),
     ],
 )
@@ -300,7 +307,9 @@ def test_an_option_that_resembles_nothing_is_told_where_the_list_is(make):
 
 def test_an_option_in_the_wrong_place_is_told_the_right_one(make, pair):
     text = refusal(lambda: securews.WebSocketServer("localhost", 0, tls=pair))
-    assert "TLSSocketHandler" in text
+    assert "write serve(..., tls=...)" in text
+    text = refusal(lambda: securews.WebSocketServer("localhost", 0, origins=securews.ANY))
+    assert "write register_handler(..., origins=...)" in text
     server = make()
     text = refusal(lambda: server.register_handler("*", "*", echo, max_connections=5))
     assert "'max_connections' is an option of the server" in text
@@ -385,7 +394,7 @@ def test_a_decorator_without_its_path_is_told_to_have_one(make):
 
 def test_a_path_without_its_slash_is_told_to_have_one(make):
     server = make()
-    assert "'/chat'" in refusal(lambda: server.route("chat"))
+    assert "'chat' is no path" in refusal(lambda: server.route("chat"))
     assert "handlers see the query" in refusal(lambda: server.route("/chat?room=1"))
     assert "no host name" in refusal(lambda: server.register_handler("https://x/", "*", echo))
 
@@ -457,7 +466,7 @@ def test_a_context_without_a_certificate_or_for_clients_is_refused(make):
     text = refusal(lambda: make(echo, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
     assert "load_cert_chain" in text
     text = refusal(lambda: make(echo, tls=ssl.create_default_context()))
-    assert "PROTOCOL_TLS_SERVER" in text or "CLIENT_AUTH" in text
+    assert "a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)" in text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", None])
@@ -832,7 +841,8 @@ def test_on_receive_message_that_holds_the_loop_is_named_too(caplog):
     def handler(ws):
         ws.on_receive_message = lambda ws: threading.Event().wait(0.12)
         ws.send("ready")
-        ws.wait_closed()
+        for _ in ws:
+            pass
 
     with testing.server(handler) as server, server.connect() as ws:
         assert ws.recv(10) == "ready"
@@ -896,7 +906,7 @@ def test_sending_to_a_client_that_left_is_no_traceback(caplog):
     assert not records(caplog)
 
 
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2000, 5000, "bye", None, 1000.0])
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2000, 5000, "bye", 1000.0])
 def test_a_close_code_that_may_not_be_sent_is_told_which_may(code):
     with testing.server(echo) as server, server.connect() as ws:
         with pytest.raises((ValueError, TypeError), match="use 1000-1003, 1007-1014 or 3000-4999"):
@@ -951,7 +961,7 @@ def test_a_server_that_is_not_trusted_is_told_how_to_trust_it(tmp_path, monkeypa
     with testing.server(echo) as server, pytest.raises(securews.HandshakeError) as caught:
         securews.connect(server.url)
     assert caught.value.status == 0
-    assert "tls=" in str(caught.value)
+    assert "pass tls='ca.pem'" in str(caught.value)
 
 
 def test_ws_to_a_tls_port_is_told_to_use_wss():
@@ -962,17 +972,17 @@ def test_ws_to_a_tls_port_is_told_to_use_wss():
     assert "wss://" in str(caught.value)
 
 
-def test_wss_to_a_plain_port_is_told_to_use_ws(make):
+def test_wss_to_a_plain_port_is_told_that_no_tls_is_spoken_there(make):
     with make(echo, tls=False) as server, pytest.raises(securews.HandshakeError) as caught:
         securews.connect(server.url.replace("ws:", "wss:"))
-    assert "speaks no TLS" in str(caught.value)
+    assert "the peer does not speak TLS" in str(caught.value)
 
 
 def test_a_path_that_is_not_served_is_404_and_named():
-    with testing.server() as server:
-        server.route("/chat")(echo)
-        with pytest.raises(securews.HandshakeError) as caught:
-            server.connect("/caht")
+    server = testing.server()
+    server.route("/chat")(echo)
+    with server, pytest.raises(securews.HandshakeError) as caught:
+        server.connect("/caht")
     assert caught.value.status == 404
     assert b"'/caht'" in caught.value.body
 

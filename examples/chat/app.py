@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import securews
 from examples.chat.gate import Gate
@@ -13,18 +12,25 @@ from examples.chat.room import Room
 __all__ = ["chat_server"]
 
 
-def chat_server(port: int, data: Path, **options: Any) -> securews.WebSocketServer:
+def chat_server(
+    port: int, data: Path, *, host: str = "localhost", tls: tuple[str, str] | None = None
+) -> securews.WebSocketServer:
     """The chat on `port`, ready to start.
 
     Args:
         port: 0 takes any free one; `server.url` says which.
         data: the directory of the users' file and the session key.
-        options: those of `securews.serve`: tls, host and so on.
+        host: other than localhost, it needs a certificate of its own.
+        tls: (certificate, key) files; None is the development certificate in ./certs.
 
     Raises:
         securews.ConfigurationError: what cannot be served, and what to do about it.
     """
     gate = Gate(data)
-    server = securews.serve(port, Room(gate), path="/chat", **options)
+    if tls is None:
+        server = securews.serve(port, host=host)
+    else:
+        server = securews.serve(port, host=host, tls=tls)
+    server.register_handler("*", "/chat", Room(gate))
     add_pages(server, gate)
     return server

@@ -9,7 +9,7 @@ from examples.chat.sessions import COOKIE, Session, Sessions
 from examples.chat.throttle import Throttle
 from examples.chat.users import Users
 
-__all__ = ["Gate", "TooManyFailuresError", "WrongPasswordError"]
+__all__ = ["Gate", "TooManyFailuresError", "WrongPasswordError", "address_of"]
 
 
 class WrongPasswordError(Exception):
@@ -82,13 +82,10 @@ class Gate:
         except TooManyFailuresError as error:
             raise securews.Reject(429, {"Retry-After": str(error.seconds)}) from error
         if session is None:
-            raise securews.Reject(
-                401,
-                [
-                    ("WWW-Authenticate", 'Bearer realm="chat"'),
-                    ("WWW-Authenticate", 'Basic realm="chat", charset="UTF-8"'),
-                ],
-            )
+            challenges = [("WWW-Authenticate", 'Bearer realm="chat"')]
+            if request.origin is None:  # a browser would answer this one with a dialog of its own
+                challenges.append(("WWW-Authenticate", 'Basic realm="chat", charset="UTF-8"'))
+            raise securews.Reject(401, challenges)
         return session
 
     def still_admitted(self, request: securews.Request) -> bool:
@@ -113,6 +110,11 @@ class Gate:
         if authorization.token is not None:
             return self.sessions.check(authorization.token, "token")
         if authorization.username is not None and authorization.password is not None:
-            address = str(request.remote_address[0])
-            return self.log_in(authorization.username, authorization.password, address)
+            return self.log_in(authorization.username, authorization.password, address_of(request))
         return None
+
+
+def address_of(request: securews.Request) -> str:
+    """Where a request comes from, without the port."""
+    address = request.remote_address
+    return str(address[0]) if isinstance(address, tuple) else str(address)

@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 import securews
-from examples.chat.gate import Gate, TooManyFailuresError, WrongPasswordError
+from examples.chat.gate import Gate, TooManyFailuresError, WrongPasswordError, address_of
 from examples.chat.sessions import COOKIE
 
 __all__ = ["add_pages"]
@@ -57,7 +57,7 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
             return login_page(200, _NOTES.get(request.query, ""))
         name, password = request.form.get("name", ""), request.form.get("password", "")
         try:
-            session = gate.log_in(name, password, str(request.remote_address[0]))
+            session = gate.log_in(name, password, address_of(request))
         except WrongPasswordError:
             # Not 401: that must come with a challenge, to which a browser opens its own dialog.
             return login_page(403, "That is not the right name and password.", name[:64])

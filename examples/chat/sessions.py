@@ -77,9 +77,7 @@ class Sessions:
         It belongs to the generation of `session`: one that was logged out meanwhile stays so.
         """
         facts = [purpose, session.name, session.since, session.generation]
-        return self._fernet.encrypt_at_time(
-            json.dumps(facts).encode(), int(self._clock())
-        ).decode()
+        return self._fernet.encrypt_at_time(json.dumps(facts).encode(), int(self._clock())).decode()
 
     def check(self, sealed: str, purpose: Purpose) -> Session | None:
         """The login that `sealed` stands for; None if it is forged, too old, or logged out."""

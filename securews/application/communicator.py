@@ -10,92 +10,26 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace, TracebackType
-from typing import Any, Protocol, Self, TypeAlias, cast
+from typing import Any, Self, cast
 
 from securews.application.callables import check_callable, name_of
+from securews.application.messages import JSON, BytesLike, encode_message
 from securews.application.request import Request
+from securews.application.server_interface import Server
+from securews.application.stream_facts import StreamFacts
 from securews.connection.connection import Connection
 from securews.connection.inbox import Inbox, Message
 from securews.connection.keepalive import PingWaiter
 from securews.connection.message_stream import MessageStream, MessageType
 from securews.ground.errors import ConfigurationError, ConnectionClosedOK
 from securews.protocol.events import Pong
-from securews.protocol.frames import Opcode
 from securews.transport.socket_handler import SocketAddress
-from securews.transport.tls_info import TLSInfo
 
-__all__ = ["JSON", "Communicator", "Server", "StreamFacts", "encode_message"]
+__all__ = ["Communicator"]
 
 log = logging.getLogger("securews.server")
 
-JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
-BytesLike: TypeAlias = bytes | bytearray | memoryview
-
 _ids = itertools.count(1)
-
-
-class Server(Protocol):
-    """What a handler may ask of the server that it runs in."""
-
-    @property
-    def connections(self) -> list[Communicator]:
-        """The open connections, as they are now."""
-
-    def broadcast(
-        self,
-        message: str | BytesLike,
-        to: str | Iterable[Communicator] | Callable[[Communicator], bool] | None = None,
-    ) -> list[Communicator]:
-        """Send to many; returns those that were skipped."""
-
-    def close_where(
-        self, predicate: Callable[[Communicator], bool], code: int = 1000, reason: str = ""
-    ) -> int:
-        """Begin to close those that match; returns how many."""
-
-    def stop(self, grace: float = 10.0, *, jitter: float = 0.0, code: int = 1001) -> None:
-        """End the server."""
-
-
-class StreamFacts:
-    """What can be known of the connection's SocketStream; read-only."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @property
-    def info(self) -> TLSInfo | None:
-        """Facts of the TLS session; None on a plain connection."""
-        return self._connection.channel.stream.info
-
-    @property
-    def bytes_available(self) -> int:
-        """Bytes that were received and wait, as messages, for the handler."""
-        return self._connection.receiving.inbox.size
-
-    @property
-    def last_error(self) -> Exception | None:
-        """What broke the stream; None while it is sound."""
-        return self._connection.channel.stream.last_error
-
-
-def encode_message(message: str | BytesLike) -> tuple[Opcode, BytesLike]:
-    """Opcode and payload of a message.
-
-    Raises:
-        TypeError: neither str nor bytes-like.
-        ValueError: text with a lone surrogate, which UTF-8 cannot carry.
-    """
-    if isinstance(message, str):
-        return Opcode.TEXT, message.encode()
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return Opcode.BINARY, message
-    raise TypeError(
-        f"a message is str or bytes, not {type(message).__name__}; use send_json(), or "
-        "json.dumps() for a broadcast"
-    )
 
 
 class Communicator:

@@ -22,68 +22,18 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
+from securews.connection.interfaces import Consumer, IOLoop
 from securews.connection.outbox import Outbox
-from securews.ground.deadlines import Timer, Timers
+from securews.ground.deadlines import Timer
 from securews.transport.socket_handler import SocketStream, Want
 
-__all__ = ["Channel", "Consumer", "IOLoop"]
+__all__ = ["Channel", "Phase"]
 
 PIECE = 32 << 10
 """Bytes for one TLS write and one send: a MemoryBIO never gives back what it grew to."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
-
-
-class IOLoop(Protocol):
-    """What a channel needs of its loop."""
-
-    now: float
-    timers: Timers
-
-    def mark(self, channel: Channel) -> None:
-        """Any thread: call `channel.turn()` soon, and wake the loop if it sleeps."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Any thread: call back on the loop's thread."""
-
-    def watch(self, channel: Channel, *, read: bool, write: bool) -> None:
-        """Loop thread: wait for these; while neither is wanted, for the peer's end alone."""
-
-    def unwatch(self, channel: Channel) -> None:
-        """Loop thread: wait for nothing (another thread has the stream now)."""
-
-    def close_later(self, channel: Channel) -> None:
-        """Loop thread: close the descriptor at the end of this turn."""
-
-    def on_loop_thread(self) -> bool:
-        """Any thread: whether it is the loop's own."""
-
-
-class Consumer(Protocol):
-    """Who is given the bytes of a channel. All on the loop's thread."""
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-
-    def end_received(self) -> None:
-        """The peer will send nothing more, and ended in order."""
-
-    def peer_finished(self) -> None:
-        """Reading is paused, and the peer has ended its side or is gone."""
-
-    def turn(self) -> None:
-        """Another thread marked the channel: look what it wants."""
-
-    def drained(self) -> None:
-        """The outbox is empty again after the socket was full."""
-
-    def finished(self) -> None:
-        """After `finish`: everything was sent, the goodbye too."""
-
-    def lost(self, error: Exception | None) -> None:
-        """The connection is gone; after `finished` this does not come."""
 
 
 class Phase(enum.IntEnum):

@@ -21,10 +21,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import Protocol
 
-from securews.connection.channel import Channel, IOLoop
+from securews.connection.channel import Channel
 from securews.connection.inbox import Message
+from securews.connection.interfaces import IOLoop, Observer
 from securews.connection.keepalive import Keepalive
 from securews.connection.peer_limits import PeerLimits
 from securews.connection.receiving import Receiving
@@ -42,28 +42,9 @@ from securews.protocol.events import Close, Event, Ping, Pong
 from securews.protocol.frames import Opcode
 from securews.protocol.websocket import Role, WebSocketProtocol
 
-__all__ = ["Connection", "Observer"]
+__all__ = ["Connection"]
 
 log = logging.getLogger("securews.server")
-
-
-class Observer(Protocol):
-    """Who is told what happens on a connection: on the loop's thread, one call at a time."""
-
-    event_driven: bool
-    """Whether messages go to `message_received`; else they queue for `Receiving.take`."""
-
-    def message_received(self, message: Message) -> None:
-        """One message came."""
-
-    def messages_queued(self) -> None:
-        """At least one message of a read was queued."""
-
-    def dispatched(self, began: float) -> None:
-        """All calls that one read led to, from `began` (monotonic) on, have returned."""
-
-    def connection_closed(self) -> None:
-        """It is over; exactly once, after everything else."""
 
 
 class Connection:
@@ -74,7 +55,6 @@ class Connection:
         "_ending",
         "_events",
         "_last_events",
-        "_warned_stuck",
         "channel",
         "close_code",
         "close_reason",
@@ -132,7 +112,6 @@ class Connection:
         self._last_events = False
         """Nothing more will be read: what is here is delivered to the end."""
         self._close_timer: Timer | None = None
-        self._warned_stuck = False
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -277,18 +256,6 @@ class Connection:
     def give_up(self, reason: str) -> None:
         """The peer is gone: end without waiting for it."""
         self.channel.abort(TimeoutError(reason))
-
-    def warn_if_stuck(self, seconds: float) -> None:
-        """Reading has been paused for a ping interval."""
-        if self.receiving.paused and not self._warned_stuck:
-            self._warned_stuck = True
-            log.warning(
-                "%s: its handler has left %d messages unread for %g s, so nothing more is read; "
-                "receive faster, or use max_queue=0 if messages do not matter",
-                self.name,
-                len(self.receiving.inbox.messages),
-                seconds,
-            )
 
     # -- the loop's thread: events ---------------------------------------------------------
 

@@ -6,6 +6,7 @@ message. Any byte from the peer counts as life (RFC 6455, section 5.5.2, leaves 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from securews.connection.connection import Connection
 
 __all__ = ["Keepalive", "PingWaiter"]
+
+log = logging.getLogger("securews.server")
 
 MAX_UNANSWERED = 64
 """Pings that may be under way: what a mute peer can make us remember."""
@@ -65,6 +68,7 @@ class Keepalive:
         "_timeout",
         "_timer",
         "_waiters",
+        "_warned",
         "latency",
     )
 
@@ -77,6 +81,7 @@ class Keepalive:
         self._timer: Timer | None = None
         self._asked_at: float | None = None
         self._waiters: list[PingWaiter] | None = None
+        self._warned = False
         self.latency: float | None = None
         """Seconds that the newest answered ping took; None before the first."""
 
@@ -157,7 +162,7 @@ class Keepalive:
         if not connection.channel.reading:
             # We do not listen, so silence proves nothing; TCP keepalive finds a dead peer.
             self._asked_at = None
-            connection.warn_if_stuck(self._interval)
+            self._warn_if_stuck(self._interval)
             self._arm_idle(now)
             return
         received = connection.channel.received_at
@@ -173,6 +178,19 @@ class Keepalive:
             self._ask(now)
         else:
             self._arm_idle(received)
+
+    def _warn_if_stuck(self, seconds: float) -> None:
+        """Reading has been paused for a ping interval: say once who does not read."""
+        receiving = self._connection.receiving
+        if receiving.paused and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: its handler has left %d messages unread for %g s, so nothing more is read; "
+                "receive faster, or use max_queue=0 if messages do not matter",
+                self._connection.name,
+                len(receiving.inbox.messages),
+                seconds,
+            )
 
     def _ask(self, now: float) -> None:
         with self._connection.channel.lock:

@@ -43,9 +43,11 @@ class Outbox:
             self._frames.append(frame)
 
     def append_answer(self, answer: bytes) -> None:
-        """The answer to the opening request: nothing goes before it, control frames neither."""
+        """The answer to the opening request: no frame gets before it, a Ping neither."""
         self.size += len(answer)
-        self._rest = memoryview(answer)
+        before = [self._rest or b"", *self._frames]  # 100 Continue, perhaps
+        self._frames.clear()
+        self._rest = memoryview(b"".join([*before, answer]))
 
     def append_urgent(self, frame: bytes) -> None:
         """A control frame: it goes before every data frame that has not begun."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from securews.application.communicator import BytesLike, Communicator, encode_message
+from securews.application.communicator import Communicator
+from securews.application.messages import BytesLike, encode_message
 from securews.ground.errors import ConnectionClosed
 from securews.protocol.frames import encode_frame
 

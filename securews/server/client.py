@@ -46,6 +46,9 @@ __all__ = ["ClientTLS", "connect"]
 
 log = logging.getLogger("securews.client")
 
+_UNTRUSTED = frozenset({18, 19, 20, 21})
+"""X509_V_ERR codes of OpenSSL: self-signed, or signed by nobody who is trusted."""
+
 ClientTLS: TypeAlias = SocketHandler | ssl.SSLContext | StrPath | None
 
 
@@ -168,8 +171,15 @@ def _open(
     stream: SocketStream, request: bytes, parser: ResponseParser, deadline: Deadline
 ) -> tuple[Headers, bytes]:
     """Handshake and request, in the calling thread."""
-    while (want := stream.handshake()) is not Want.NOTHING:
-        _wait(stream, want, deadline)
+    try:
+        while (want := stream.handshake()) is not Want.NOTHING:
+            _wait(stream, want, deadline)
+    except HandshakeError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _UNTRUSTED:
+            advice = "pass tls='ca.pem', the CA that signed the server's certificate"
+            raise HandshakeError(f"{error}; {advice}") from cause
+        raise
     want = stream.send(request)
     while want is Want.WRITE:
         _wait(stream, want, deadline)

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from securews.application.communicator import Server
+from securews.application.server_interface import Server
 from securews.connection.channel import Channel
 from securews.ground.errors import printable
 from securews.ground.options import AcceptingMethod, ServerOptions
@@ -80,6 +80,17 @@ class Core:
         """The open connections, as they are now. Any thread."""
         with self.lock:
             return list(self._sessions)
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and what is open now. Any thread."""
+        counted = ("accepted", "pages", "refused", "handshake_failures")
+        with self.lock:
+            is_open = len(self._sessions)
+        return {
+            **{name: self.counters[name] for name in counted},
+            "open": is_open,
+            "sockets": self.admission.count,
+        }
 
     def add_session(self, session: Session) -> None:
         """Loop thread."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from securews.ground.errors import ConfigurationError
 
-__all__ = ["open_listeners"]
+__all__ = ["open_listeners", "unlink_socket"]
 
 PORT_ATTEMPTS = 20
 """Port 0 takes a free port of one family; the other family's may be taken."""
@@ -154,3 +154,12 @@ def _explained(error: OSError, host: str | None, port: int) -> ConfigurationErro
     if isinstance(error, socket.gaierror):
         return ConfigurationError(f"host {host!r} cannot be resolved: {error.strerror}")
     return ConfigurationError(f"{where} cannot be opened: {error.strerror or error}")
+
+
+def unlink_socket(path: str) -> None:
+    """Remove the socket that `open_listeners` has made."""
+    try:
+        if stat.S_ISSOCK(Path(path).lstat().st_mode):
+            Path(path).unlink()
+    except OSError:
+        pass  # somebody removed it already

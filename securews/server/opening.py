@@ -304,7 +304,7 @@ class Opening:
             if self._answered:
                 return False
             self._answered = True
-            self.channel.outbox.append(data)
+            self.channel.outbox.append_answer(data)
         return True
 
     def _opened(self, session: Session) -> None:

@@ -13,6 +13,7 @@ from securews.ground.options import (
     check_names,
     field_names,
 )
+from securews.server.arguments import check_order
 from securews.server.server import Option, WebSocketServer
 from securews.server.tls_choice import FIND, TLSChoice, choose_socket_handler
 
@@ -53,7 +54,7 @@ def serve(
     Raises:
         ConfigurationError: something of this cannot work; the text says what to do.
     """
-    _check_order(port, handler, surplus)
+    check_order(port, handler, surplus)
     names = field_names(ServerOptions, ConnectionOptions)
     check_names(options, [*names, "accept", "origins", "subprotocols"])
     server = WebSocketServer(
@@ -85,14 +86,3 @@ def serve(
         server.stop()  # the port is free again
         raise
     return server
-
-
-def _check_order(port: object, handler: object, surplus: tuple[object, ...]) -> None:
-    """Other libraries have other orders: (handler, host, port), or (host, port, handler)."""
-    right = "serve(8443, handler, host='localhost')"
-    if callable(port) or isinstance(port, WebSocketHandler) or isinstance(handler, int):
-        raise ConfigurationError(f"the port comes first: {right}")
-    if isinstance(handler, str):
-        raise ConfigurationError(f"the second argument is the handler, not {handler!r}: {right}")
-    if surplus:
-        raise ConfigurationError(f"everything behind the handler has a name: {right}")

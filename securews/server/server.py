@@ -6,31 +6,31 @@ import enum
 import logging
 import os
 import socket
-import stat
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from securews.application.communicator import BytesLike, Communicator
+from securews.application.communicator import Communicator
 from securews.application.handlers import (
     AcceptFunction,
     HandlerFunction,
     WebSocketHandler,
     as_handler,
 )
+from securews.application.messages import BytesLike
 from securews.application.origins import AnyOrigin
 from securews.ground.errors import ConfigurationError
 from securews.ground.options import AcceptingMethod, split_options
 from securews.server import broadcast, pages
 from securews.server.acceptor import Acceptor
+from securews.server.arguments import check_arguments
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
-from securews.server.listener import open_listeners
+from securews.server.listener import open_listeners, unlink_socket
 from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
 from securews.server.signals import stop_on_signals
@@ -83,7 +83,7 @@ class WebSocketServer:
     ) -> None:
         if sys.platform == "win32":
             raise ConfigurationError("securews serves on Linux and macOS, not on Windows")
-        _check_arguments(address, port, socket_handler)
+        check_arguments(address, port, socket_handler)
         if isinstance(address, int):
             address, port = "localhost", int(address)
         # "" binds every address; None is for a unix socket, which has no host.
@@ -172,7 +172,6 @@ class WebSocketServer:
         Raises:
             ConfigurationError: as `register_handler`.
         """
-
         check_path(path, "@server.route('/path')")
 
         def register(function: HandlerFunction) -> HandlerFunction:
@@ -201,7 +200,6 @@ class WebSocketServer:
         Raises:
             ConfigurationError: the path has a page already.
         """
-
         check_path(path, "@server.page('/path')")
 
         def register(function: PageFunction) -> PageFunction:
@@ -306,15 +304,7 @@ class WebSocketServer:
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and what is open now. Any thread."""
-        core = self._core
-        return {
-            "accepted": core.counters["accepted"],
-            "pages": core.counters["pages"],
-            "refused": core.counters["refused"],
-            "handshake_failures": core.counters["handshake_failures"],
-            "open": len(core.sessions()),
-            "sockets": core.admission.count,
-        }
+        return self._core.stats()
 
     def reload_tls(self) -> None:
         """Read certificate files again, for the connections to come. Any thread.
@@ -393,35 +383,7 @@ class WebSocketServer:
         for sock in self._listeners:
             sock.close()
         if self._path is not None:
-            _unlink_socket(self._path)
-
-
-def _check_arguments(address: object, port: object, socket_handler: object) -> None:
-    """Tell who has another order or another library in mind."""
-    for given in (address, port, socket_handler):
-        if isinstance(given, type) and issubclass(given, SocketHandler):
-            name = given.__name__
-            raise ConfigurationError(f"{name} is a class; pass an instance of it: {name}(...)")
-        if callable(given) or isinstance(given, WebSocketHandler):
-            raise ConfigurationError(
-                "WebSocketServer is given no handler: write "
-                "server.register_handler('*', '*', handler), or serve(port, handler)"
-            )
-    if isinstance(address, int) and port is not None:
-        raise ConfigurationError(f"the address comes first: WebSocketServer({port!r}, {address})")
-    if socket_handler is not None and not isinstance(socket_handler, SocketHandler):
-        raise ConfigurationError(
-            "socket_handler is a SocketHandler, such as TLSSocketHandler(cert, key), not a "
-            f"{type(socket_handler).__name__}"
-        )
-
-
-def _unlink_socket(path: str) -> None:
-    try:
-        if stat.S_ISSOCK(Path(path).lstat().st_mode):
-            Path(path).unlink()
-    except OSError:
-        pass  # somebody removed it already
+            unlink_socket(self._path)
 
 
 def _warn_never_started(url: str, process: int, listeners: list[socket.socket]) -> None:

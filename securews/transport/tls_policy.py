@@ -151,5 +151,6 @@ def try_handshake(context: ssl.SSLContext) -> None:
             if reason_code(exc) == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
                 return  # mutual TLS: our half was right, and the probe has no certificate
             raise ConfigurationError(
-                f"a trial handshake failed: {reason(exc)} (is a certificate loaded?)"
+                f"a trial handshake failed: {reason(exc)} (is a certificate loaded? "
+                "context.load_cert_chain(cert, key) does)"
             ) from exc
