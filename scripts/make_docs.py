@@ -10,7 +10,6 @@ import enum
 import re
 from pathlib import Path
 
-from securews.cli.option_flags import flag_of
 from securews.ground.options import ConnectionOptions, Limits, ServerOptions
 
 OPTIONS = Path(__file__).parent.parent / "docs" / "options.md"
@@ -27,17 +26,10 @@ def with_tables(text: str) -> str:
 
 def table(kind: type[ConnectionOptions | ServerOptions | Limits]) -> str:
     """The options of a kind, as a Markdown table."""
-    with_flags = kind is not Limits
-    lines = [
-        f"| option | default |{' flag |' if with_flags else ''} reason |",
-        f"|---|---|{'---|' if with_flags else ''}---|",
-    ]
+    lines = ["| option | default | reason |", "|---|---|---|"]
     for field in dataclasses.fields(kind):
-        cells = [f"`{field.name}`", _default(field)]
-        if with_flags:
-            flag = flag_of(field.name)
-            cells.append(f"`{flag}`" if flag else "")
-        lines.append(f"| {' | '.join(cells)} | {field.metadata['reason'].replace('|', '&#124;')} |")
+        reason = field.metadata["reason"]
+        lines.append(f"| `{field.name}` | {_default(field)} | {reason} |")
     return "\n".join(lines) + "\n"
 
 
@@ -52,7 +44,7 @@ def _default(field: dataclasses.Field[object]) -> str:
     if unit == "bytes" and isinstance(value, int) and value >= 1024:
         return f"{value >> 20} MiB" if value % (1 << 20) == 0 else f"{value >> 10} KiB"
     if isinstance(value, float):
-        return f"{value:g} {unit}".rstrip()
+        return f"{value:g} {'per second' if unit == '1/s' else unit}".rstrip()
     return f"{value} {unit}".rstrip()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from raw_client import RawClient, client_context, request_head
+from wire import WireClient, client_context, request_head
 
 import securews
 from securews import testing
@@ -708,7 +708,7 @@ def test_an_exception_in_accept_is_500_and_one_traceback(caplog):
 def test_a_page_that_returns_nothing_of_use_is_500_and_a_line(caplog):
     with testing.server(echo) as server:
         server.page("/")(lambda request: {"hello": "world"})
-        with RawClient(server.address, client_context(server.ca_file)) as client:
+        with WireClient(server.address, client_context(server.ca_file)) as client:
             assert client.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").status == 500
     [record] = records(caplog)
     assert "returned dict; return a Response, str or bytes" in record.getMessage()
@@ -999,7 +999,7 @@ def test_a_client_has_no_server():
 def test_an_ordinary_request_for_the_websocket_is_told_to_upgrade():
     with (
         testing.server(echo) as server,
-        RawClient(server.address, client_context(server.ca_file)) as client,
+        WireClient(server.address, client_context(server.ca_file)) as client,
     ):
         answer = client.ask(request_head(without=("Upgrade", "Connection")))
     assert answer.status == 426

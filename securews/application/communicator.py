@@ -273,8 +273,8 @@ class Communicator:
     def on_close(self, callback: Callable[[Communicator], object] | None) -> None:
         _check_callback("on_close", callback)
         super().__setattr__("_on_close", callback)
-        if self._connection.ended:  # set too late to be told: tell it now
-            self._connection.loop.call_soon(self._tell_closed)
+        if self._connection.ended and not self._connection.loop.call_soon(self._tell_closed):
+            self._tell_closed()  # so late that the loop, too, has ended
 
     def _tell_closed(self) -> None:
         """Loop thread."""

@@ -34,6 +34,9 @@ PIECE = 32 << 10
 """Bytes for one TLS write and one send: a MemoryBIO never gives back what it grew to."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
+IDLE_READS = 1000
+IDLE_READS_SECONDS = 10.0
+"""So many reads in a row that yield ciphertext but no plaintext, within these seconds: a flood."""
 
 
 class Phase(enum.IntEnum):
@@ -54,6 +57,8 @@ class Channel:
         "_blocked",
         "_blocked_at",
         "_drain_left",
+        "_idle_reads",
+        "_idle_since",
         "_marked",
         "_phase_timer",
         "_reading",
@@ -111,6 +116,8 @@ class Channel:
         self._write_timer: Timer | None = None
         self._phase_timer: Timer | None = None
         self._drain_left = DRAIN_BYTES
+        self._idle_reads = 0
+        self._idle_since = 0.0
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -176,6 +183,7 @@ class Channel:
         if self.phase is Phase.OPEN:
             self.consumer.turn()
         self.flush()
+        self.consumer.turned()
 
     def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
         """The poller's news."""
@@ -257,6 +265,7 @@ class Channel:
             self._break(error)
             return
         if isinstance(data, bytes):
+            self._idle_reads = 0
             self.received_at = self.loop.now
             if self.phase is Phase.DRAINING:
                 self._drain_left -= len(data)
@@ -268,8 +277,23 @@ class Channel:
                 self._reading = False  # an end stays readable: do not ask again
                 self._update_interest()
                 self.consumer.end_received()
+        else:
+            self._count_idle_read()
         if self._reading and self.stream.bytes_available:
             self.loop.call_soon(self._read_available)
+
+    def _count_idle_read(self) -> None:
+        """A read brought no plaintext: a record in pieces, or one of those that say nothing.
+
+        TLS allows empty records and key updates without end, each of which costs us work.
+        """
+        if self._idle_reads == 0:
+            self._idle_since = self.loop.now
+        self._idle_reads += 1
+        if self._idle_reads >= IDLE_READS:
+            if self.loop.now - self._idle_since < IDLE_READS_SECONDS:
+                self._break(OSError(f"{IDLE_READS} reads without a byte of plaintext"))
+            self._idle_reads = 0
 
     def _flushed(self) -> None:
         """Nothing waits to be sent."""

@@ -22,6 +22,7 @@ import logging
 import time
 from collections import deque
 
+from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.inbox import Message
 from securews.connection.interfaces import IOLoop, Observer
@@ -51,9 +52,11 @@ class Connection:
     """One end of a WebSocket connection, the consumer of its channel."""
 
     __slots__ = (
+        "_budget",
         "_close_timer",
         "_ending",
         "_events",
+        "_held",
         "_last_events",
         "channel",
         "close_code",
@@ -75,7 +78,14 @@ class Connection:
     )
 
     def __init__(
-        self, channel: Channel, role: Role, options: ConnectionOptions, limits: Limits, name: str
+        self,
+        channel: Channel,
+        role: Role,
+        options: ConnectionOptions,
+        *,
+        limits: Limits,
+        budget: Budget,
+        name: str,
     ) -> None:
         """Prepare it in any thread; nothing moves before `start`.
 
@@ -84,6 +94,7 @@ class Connection:
             role: which end we are.
             options: of this connection.
             limits: of the server.
+            budget: of the server: what all its connections may hold together.
             name: what log lines call it.
         """
         self.channel = channel
@@ -112,6 +123,8 @@ class Connection:
         self._last_events = False
         """Nothing more will be read: what is here is delivered to the end."""
         self._close_timer: Timer | None = None
+        self._budget = budget
+        self._held = 0
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -226,6 +239,16 @@ class Connection:
     def peer_finished(self) -> None:
         """The peer is gone while reading was paused: read what it left, to the end."""
         self.channel.set_reading(True)
+
+    def turned(self) -> None:
+        """Tell the server's budget what is held now."""
+        if self.ended:
+            return
+        held = self.channel.outbox.size + self.receiving.inbox.size + self.protocol.unfinished
+        if held != self._held:
+            self._held = held
+            self._budget.account(self, held)
+            self.receiving.curbed = self._budget.curbs(self)
 
     def drained(self) -> None:
         """The outbox is empty again."""
@@ -351,7 +374,12 @@ class Connection:
     def _read_or_pause(self) -> None:
         if self._ending is not None or self._last_events:
             return
-        read = not (self.receiving.paused or self.protocol.paused or self._events)
+        read = not (
+            self.receiving.paused
+            or self.protocol.paused
+            or self._events
+            or self._budget.curbs(self)
+        )
         if read is not self.channel.reading:
             self.channel.set_reading(read)
             if read:
@@ -385,4 +413,5 @@ class Connection:
             self._close_timer.cancel()
         self.peer_limits.stop()
         self.keepalive.stop()
+        self._budget.account(self, 0)
         self.observer.connection_closed()

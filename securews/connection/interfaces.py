@@ -27,8 +27,8 @@ class IOLoop(Protocol):
     def mark(self, channel: Channel) -> None:
         """Any thread: call `channel.turn()` soon, and wake the loop if it sleeps."""
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Any thread: call back on the loop's thread."""
+    def call_soon(self, callback: Callable[[], None]) -> bool:
+        """Any thread: call back on the loop's thread. False if the loop has ended."""
 
     def watch(self, channel: Channel, *, read: bool, write: bool) -> None:
         """Loop thread: wait for these; while neither is wanted, for the peer's end alone."""
@@ -57,6 +57,9 @@ class Consumer(Protocol):
 
     def turn(self) -> None:
         """Another thread marked the channel: look what it wants."""
+
+    def turned(self) -> None:
+        """A turn is over, and what could be sent was sent."""
 
     def drained(self) -> None:
         """The outbox is empty again after the socket was full."""

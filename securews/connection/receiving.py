@@ -35,6 +35,7 @@ class Receiving:
         "_max_bytes",
         "_max_messages",
         "_receiver",
+        "curbed",
         "inbox",
         "paused",
     )
@@ -50,6 +51,8 @@ class Receiving:
         self.inbox = Inbox()
         self.paused = False
         """Whether reading has stopped because the inbox is full."""
+        self.curbed = False
+        """Whether the server's budget wants to know of every message that is taken."""
 
     # -- with the lock held ----------------------------------------------------------------
 
@@ -170,6 +173,8 @@ class Receiving:
 
     def _resume(self) -> bool:
         """Whether the channel must be marked because the inbox has room again."""
+        if self.curbed:
+            return self._channel.mark_locked()
         if (
             self.paused
             and len(self.inbox.messages) * 4 <= self._max_messages

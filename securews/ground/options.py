@@ -165,6 +165,13 @@ class ServerOptions:
     max_per_ip: int | None = _option(
         100, "of these from one address (IPv6: one /64); loopback is exempt", at_least=1
     )
+    max_buffered: int = _option(
+        256 << 20,
+        "queues, outboxes and unfinished messages of all connections together; over it, who "
+        "holds most is not read from, and the fullest slow client is closed with 1013",
+        unit="bytes",
+        at_least=1,
+    )
     pool_size: int | None = _option(
         None, "threads of the pool; None is max_connections", at_least=1
     )

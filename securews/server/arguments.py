@@ -35,7 +35,8 @@ def check_order(port: object, handler: object, surplus: tuple[object, ...]) -> N
     Other libraries have other orders: (handler, host, port), or (host, port, handler).
     """
     right = "serve(8443, handler, host='localhost')"
-    if callable(port) or isinstance(port, WebSocketHandler) or isinstance(handler, int):
+    swapped = isinstance(port, str) and isinstance(handler, int)
+    if swapped or callable(port) or isinstance(port, WebSocketHandler):
         raise ConfigurationError(f"the port comes first: {right}")
     if isinstance(handler, str):
         raise ConfigurationError(f"the second argument is the handler, not {handler!r}: {right}")

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from securews.application.communicator import Communicator
 from securews.application.request import Request
+from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.connection import Connection
 from securews.connection.inbox import Message
@@ -280,7 +281,9 @@ def _start(
         stream, loop, write_timeout=options.write_timeout, released=_client_loop.release
     )
     name = f"client of {request.host}{printable(request.path)}"
-    connection = Connection(channel, Role.CLIENT, options, Limits(), name)
+    connection = Connection(
+        channel, Role.CLIENT, options, limits=Limits(), budget=Budget(None), name=name
+    )
     ws = Communicator(connection, request)
     ws._attach(None, subprotocol)
     observer = _ClientObserver(ws)

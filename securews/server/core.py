@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from securews.application.server_interface import Server
+from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.ground.errors import printable
 from securews.ground.options import AcceptingMethod, ServerOptions
@@ -50,6 +51,7 @@ class Core:
         self.handshakes = HandshakeWorkers(
             self.loop, options.handshake_threads, options.limits.max_handshakes
         )
+        self.budget = Budget(options.max_buffered)
         self.gate = RequestGate(options.request_threads)
         self.pool = Pool(options.pool_threads, "securews-pool")
         self.new_threads = NewThreads("securews-thread")

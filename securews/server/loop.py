@@ -54,6 +54,8 @@ class Loop:
         self._ended: list[Channel] = []
         self._asleep = False
         self._stopping = False
+        self._over = False
+        """Under the lock: nothing that is asked for is done any more."""
         self._thread: int | None = None
         self.on_wake_up: Callable[[], None] | None = None
         """Called on the loop's thread after `wake()`: where a signal handler's flag is read."""
@@ -79,13 +81,16 @@ class Loop:
         if wake:
             self.wake()
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call back on the loop's thread, in the order of the calls."""
+    def call_soon(self, callback: Callable[[], None]) -> bool:
+        """Call back on the loop's thread, in the order of the calls. False: the loop has ended."""
         with self._lock:
+            if self._over:
+                return False
             self._calls.append(callback)
             wake, self._asleep = self._asleep, False
         if wake:
             self.wake()
+        return True
 
     def wake(self) -> None:
         """End a wait. Takes no lock: signal handlers call it too."""
@@ -122,6 +127,7 @@ class Loop:
             while not self._stopping:
                 self._turn()
         finally:
+            self._make_last_calls()
             self._release_ended()
             self._poller.close()
             self._thread = None  # the system gives the number to another thread
@@ -181,6 +187,15 @@ class Loop:
             callback()
         except Exception:
             log.exception("internal error in a call of the I/O loop")
+
+    def _make_last_calls(self) -> None:
+        """What was promised is done; nothing more is promised."""
+        while not self._over:
+            with self._lock:
+                calls, self._calls = self._calls, []
+                self._over = not calls
+            for callback in calls:
+                self._call(callback)
 
     def _clear_wake_up(self) -> None:
         try:

@@ -160,6 +160,9 @@ class Opening:
     def turn(self) -> None:
         """Nothing is asked of an opening by a mark."""
 
+    def turned(self) -> None:
+        """An opening holds little: one head, or one form."""
+
     def drained(self) -> None:
         """Nothing waits for this."""
 
@@ -264,8 +267,8 @@ class Opening:
             return None
         if self._core.loop.on_loop_thread():
             self._opened(session)
-        else:
-            self._core.loop.call_soon(partial(self._opened, session))
+        elif not self._core.loop.call_soon(partial(self._opened, session)):
+            return None  # the server has stopped meanwhile
         return session
 
     def _serve(self, session: Session) -> None:

@@ -25,6 +25,7 @@ from securews.application.messages import BytesLike
 from securews.application.origins import AnyOrigin
 from securews.ground.errors import ConfigurationError
 from securews.ground.options import AcceptingMethod, split_options
+from securews.protocol.close_codes import encode_close_payload
 from securews.server import broadcast, pages
 from securews.server.acceptor import Acceptor
 from securews.server.arguments import check_arguments
@@ -247,9 +248,13 @@ class WebSocketServer:
             jitter: seconds over which the Close frames are spread, so that not all clients
                 come back at the same moment.
             code: of the Close; 1001 is going away, 1012 is a restart.
+
+        Raises:
+            ValueError: a negative number, or a code that may not be sent.
         """
         if grace < 0 or jitter < 0:
             raise ValueError("grace and jitter are seconds, not negative")
+        encode_close_payload(code)  # raises before anything is stopped
         with self._lock:
             never_ran, self._state = self._state is State.NEW, State.STOPPED
         if never_ran:

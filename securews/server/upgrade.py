@@ -121,8 +121,14 @@ class Upgrade:
         """
         handler, request = self.route.handler, self.request
         name = f"{printable_address(request.remote_address)} {printable(request.path)}"
-        limits = self._core.options.limits
-        connection = Connection(channel, Role.SERVER, self.route.options, limits, name)
+        connection = Connection(
+            channel,
+            Role.SERVER,
+            self.route.options,
+            limits=self._core.options.limits,
+            budget=self._core.budget,
+            name=name,
+        )
         try:
             answer = encode_101(self._key, self._subprotocol, headers)
             ws = handler.create_communicator(connection, request)

@@ -104,7 +104,7 @@ def close_frame(code: int | None = 1000, reason: bytes = b"") -> bytes:
     return frame(CLOSE, b"" if code is None else code.to_bytes(2) + reason)
 
 
-class RawClient:
+class WireClient:
     """A socket, TLS if there is a context, and the few words of HTTP and WebSocket it needs."""
 
     def __init__(

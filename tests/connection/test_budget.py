@@ -1,0 +1,80 @@
+"""What a server holds for all its peers together is bounded, and the bound hits who holds most."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import securews
+
+CHUNK = b"x" * 100_000
+
+
+@pytest.mark.promise(52)
+def test_over_max_buffered_the_slow_clients_go_and_the_others_notice_nothing():
+    everybody, gone = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Push(securews.EventWebSocketHandler):
+        def on_open(self, ws):
+            everybody.release()
+
+        def on_close(self, ws, code, reason):
+            gone.release()
+
+    limit = 3 << 20
+    server = securews.serve(
+        0, Push(), tls=False, max_buffered=limit, outbox_bytes=2 << 20, close_timeout=0.1
+    )
+    with server:
+        # max_queue=1: each takes one message and leaves the rest to the kernel, then to us.
+        lazy = [securews.connect(server.url, max_queue=1) for _ in range(4)]
+        with securews.connect(server.url) as good:
+            for _ in range(5):
+                assert everybody.acquire(timeout=5)
+            for _ in range(2000):
+                server.broadcast(CHUNK)
+                assert good.recv(5) == CHUNK
+                assert server._core.budget.total < 2 * limit
+                if len(server.connections) == 1:
+                    break
+            for _ in lazy:
+                assert gone.acquire(timeout=5)
+            assert [ws.open for ws in server.connections] == [True]
+        for ws in lazy:
+            ws.abort()
+
+
+def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are_read():
+    release, served = threading.Event(), []
+
+    def stuck(ws):
+        release.wait(20)
+        served.extend(ws)
+
+    server = securews.serve(0, stuck, tls=False, max_buffered=1 << 20, max_queue=1000)
+
+    @server.route("/echo")
+    def echo(ws):
+        for message in ws:
+            ws.send(message)
+
+    def flood(ws):
+        for _ in range(30):
+            ws.send(CHUNK)
+        ws.close()
+
+    with server:
+        floods = [securews.connect(server.url) for _ in range(3)]
+        senders = [threading.Thread(target=flood, args=(ws,)) for ws in floods]
+        for sender in senders:
+            sender.start()
+        with securews.connect(server.url + "echo") as good:
+            for _ in range(50):
+                good.send("ping")
+                assert good.recv(5) == "ping"
+        assert server._core.budget.total < 3 << 20
+        release.set()
+        for sender in senders:
+            sender.join(20)
+    assert len(served) == 90
