@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import trustme
+import websockets
 
 from securews.protocol.frames import Opcode, encode_frame
 
@@ -227,6 +229,55 @@ class RawClient:
         if not data:
             raise EOFError("the server has ended its side")
         self._buffer += data
+
+
+class ForeignClient:
+    """A client of the `websockets` package, for `with`.
+
+    Not its threaded one: that writes from one thread while another reads, on one SSL object
+    without a lock. A session ticket that comes at that moment can then cost it its request.
+    """
+
+    def __init__(self, url: str, context: ssl.SSLContext | None = None, **options: object) -> None:
+        self._loop = asyncio.new_event_loop()
+        try:
+            self._ws = self._run(
+                websockets.connect(
+                    url, ssl=context, proxy=None, compression=None, max_size=None, **options
+                )
+            )
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def send(self, message: str | bytes | list[str] | list[bytes]) -> None:
+        """A list is sent as one message in fragments."""
+        self._run(self._ws.send(message))
+
+    def recv(self) -> str | bytes:
+        return self._run(self._ws.recv())
+
+    def recv_fragments(self) -> list[str] | list[bytes]:
+        async def collected():
+            return [fragment async for fragment in self._ws.recv_streaming()]
+
+        return self._run(collected())
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self._run(self._ws.close(code, reason))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+        self._loop.close()
+
+    def _run(self, step):
+        async def limited():
+            return await asyncio.wait_for(step, TIMEOUT)
+
+        return self._loop.run_until_complete(limited())
 
 
 def masked(opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> bytes:

@@ -61,7 +61,9 @@ def texts_of(tree):
     """Every string of a module; "…" stands for what is put in."""
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield re.sub(r"%[srdg]", "…", node.value)
 

@@ -44,6 +44,11 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def accept_key(key: str) -> str:
+    """Sec-WebSocket-Accept (RFC 6455, section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(f"{key}{GUID}".encode()).digest()).decode()
+
+
 def client_context(ca_file: str | None = None, **versions: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     for name, version in versions.items():
@@ -166,8 +171,7 @@ class WireClient:
         """Open the WebSocket; the answer has to be a right 101."""
         answer = self.ask(request_head(path, **changes))  # type: ignore[arg-type]  # passed on
         assert answer.status == 101, answer
-        digest = hashlib.sha1(f"{KEY}{GUID}".encode()).digest()
-        assert answer.headers["sec-websocket-accept"] == base64.b64encode(digest).decode()
+        assert answer.headers["sec-websocket-accept"] == accept_key(KEY)
         return answer
 
     # -- WebSocket -------------------------------------------------------------------------

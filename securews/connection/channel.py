@@ -164,6 +164,15 @@ class Channel:
         if reading and self.stream.bytes_available:
             self.loop.call_soon(self._read_available)
 
+    def set_write_timeout(self, seconds: float | None) -> None:
+        """Change how long the peer may take no byte; also if it takes none at this moment."""
+        self.write_timeout = seconds
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if self._blocked:
+            self._wait_until_writable()
+
     def hand_over(self) -> None:
         """Another thread is given the stream: wait for nothing until `set_reading`."""
         self._reading = False

@@ -198,7 +198,8 @@ class Connection:
     def start(self, observer: Observer, leftover: bytes = b"") -> None:
         """The opening is over: begin to read. `leftover` came behind the opening."""
         self.observer = observer
-        self.channel.write_timeout = self.options.write_timeout
+        # A quick handler may have filled the socket already, under the opening's timeout.
+        self.channel.set_write_timeout(self.options.write_timeout)
         self.channel.consumer = self
         self.keepalive.start()
         if leftover:

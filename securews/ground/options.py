@@ -179,6 +179,13 @@ class ServerOptions:
     handshake_workers: int | None = _option(
         None, "threads for TLS handshakes; None is the number of cores", at_least=1
     )
+    reload_interval: float | None = _option(
+        None,
+        "certificate files are looked at this often, and changed ones are loaded; None: only "
+        "reload_tls() and SIGHUP load them",
+        unit="s",
+        at_least=0.01,
+    )
     free_handlers: bool = _option(True, "whether handler.close() is called when the server stops")
     limits: Limits = _option(Limits(), "the limits that are rarely tuned")
 

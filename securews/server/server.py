@@ -29,12 +29,13 @@ from securews.protocol.close_codes import encode_close_payload
 from securews.server import broadcast, pages
 from securews.server.acceptor import Acceptor
 from securews.server.arguments import check_arguments
+from securews.server.certificates import CertificateCare
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
 from securews.server.listener import open_listeners, unlink_socket
 from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
-from securews.server.signals import stop_on_signals
+from securews.server.signals import signals_handled
 from securews.server.stopping import Stopping
 from securews.server.tls_choice import FIND, choose_socket_handler
 from securews.transport.socket_handler import SocketAddress, SocketHandler, is_loopback
@@ -105,6 +106,7 @@ class WebSocketServer:
         self._addresses: list[SocketAddress] = [s.getsockname() for s in self._listeners]
         self._core = Core(self, socket_handler, server_options)
         self._acceptors: list[Acceptor] = []
+        self._care = CertificateCare(self._core)
         self._stopping = Stopping(self._core, self._close_listeners, self._core.loop.stop)
         self._state = State.NEW
         self._lock = threading.Lock()
@@ -214,14 +216,15 @@ class WebSocketServer:
     def start(self) -> None:
         """Accept and serve until `stop`; blocks.
 
-        In the main thread SIGINT and SIGTERM stop it in order, and a second one at once.
+        In the main thread SIGINT and SIGTERM stop it in order, and a second one at once; SIGHUP
+        has the certificate files read again, unless there is a terminal to hang up.
 
         Raises:
             ConfigurationError: nothing is registered.
             RuntimeError: it was started before, or in a process that has forked.
         """
-        self._begin()
-        with stop_on_signals(self._core.loop, self._signalled):
+        with signals_handled(self._core.loop, self._signalled, self._care.reload_soon):
+            self._begin()
             self._run_serial()
             self._stopped.wait()
 
@@ -364,6 +367,7 @@ class WebSocketServer:
         self._acceptors = [Acceptor(self._core, sock) for sock in self._listeners]
         for acceptor in self._acceptors:
             self._core.loop.call_soon(acceptor.start)
+        self._core.loop.call_soon(self._care.start)
         threading.Thread(target=self._run_loop, name="securews-io", daemon=True).start()
 
     def _run_loop(self) -> None:

@@ -13,6 +13,7 @@ import re
 import shlex
 import ssl
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -48,6 +49,10 @@ CertificateFiles: TypeAlias = (
     StrPath | tuple[StrPath, StrPath] | tuple[StrPath, StrPath, str | bytes]
 )
 """One path that holds both, (cert, key), or (cert, key, password)."""
+
+
+FileIdentities: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
+"""Device, inode, size and time of change of some files; None for one that is not there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,6 +174,17 @@ def _opened(path: Path, what: str) -> BinaryIO:
         ) from exc
     except OSError as exc:
         raise ConfigurationError(f"{what} {path} cannot be read: {exc.strerror}") from exc
+
+
+def file_identities(paths: Iterable[Path]) -> FileIdentities:
+    """What stands at these paths now, to tell later whether something else does."""
+    identities: list[tuple[int, int, int, int] | None] = []
+    for path in paths:
+        try:
+            identities.append(_identity(path.stat()))
+        except OSError:
+            identities.append(None)  # that it is missing is a fact, too
+    return tuple(identities)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 from securews.transport.admission import Admission, Authorize, allow_list
 from securews.transport.key_files import CertificateFiles, StrPath, load_trust
@@ -83,6 +84,10 @@ class MutualTLSSocketHandler(TLSSocketHandler):
         if crl is not None:
             crl.remind()
         return super().accept(sock, address)
+
+    def _paths(self) -> list[Path]:
+        more = (self._client_ca, self._crl)
+        return [*super()._paths(), *(Path(path) for path in more if path is not None)]
 
     def _admission(self) -> Admission:
         return Admission(

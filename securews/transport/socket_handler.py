@@ -8,6 +8,7 @@ Authors of their own write both, and check them with
 from __future__ import annotations
 
 import abc
+import datetime as dt
 import enum
 import ipaddress
 import socket
@@ -245,6 +246,15 @@ class SocketHandler(abc.ABC):
         Raises:
             ConfigurationError: the new ones do not work; the old ones stay in use.
         """
+
+    @property
+    def expires(self) -> dt.datetime | None:
+        """When the first of its certificates ends; None where there is none. The server warns."""
+        return None
+
+    def files_changed(self) -> bool:
+        """Whether `reload()` would read something else now. May block: it looks at files."""
+        return False
 
     def on_connect_query(self, address: SocketAddress) -> bool:
         """Whether to go on with a peer. On the accept loop: no waiting, no look-ups.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import math
 import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,8 +19,10 @@ from securews.ground.errors import ConfigurationError
 from securews.transport.admission import Admission
 from securews.transport.key_files import (
     CertificateFiles,
+    FileIdentities,
     KeyFiles,
     StrPath,
+    file_identities,
     issued_by_development_ca,
     key_files,
     load_key_files,
@@ -51,6 +55,8 @@ class ServerContexts:
         known_names: names that are served; None serves every name.
         admission: judges a client's certificate.
         development: whether the development CA issued a certificate.
+        expires: when the first of the certificates ends; None where that is not known.
+        files: what the files were when they were read.
     """
 
     default: ssl.SSLContext
@@ -60,6 +66,8 @@ class ServerContexts:
     known_names: frozenset[str] | None = None
     admission: Admission = dataclasses.field(default_factory=Admission)
     development: bool = False
+    expires: dt.datetime | None = None
+    files: FileIdentities = ()
 
     def context_for(self, server_name: str | None) -> ssl.SSLContext | None:
         """The context that serves a name; None refuses it."""
@@ -141,6 +149,15 @@ class TLSSocketHandler(SocketHandler):
         """Whether one of the certificates is a development certificate."""
         return self._contexts.latest.development
 
+    @property
+    def expires(self) -> dt.datetime | None:
+        """When the first of the certificates ends; None for a given SSLContext."""
+        return self._contexts.latest.expires
+
+    def files_changed(self) -> bool:
+        """Whether a file is not what it was when it was read."""
+        return file_identities(self._paths()) != self._contexts.latest.files
+
     def accept(self, sock: socket.socket, address: SocketAddress) -> SocketStream:
         """The server's end. Renews the contexts first when they are older than 12 hours."""
         return TransformStream(sock, address, TLSTransform.server(self._contexts.current()))
@@ -171,6 +188,7 @@ class TLSSocketHandler(SocketHandler):
             check_server_context(self._context, self._minimum_version)
             try_handshake(self._context)
             return ServerContexts(self._context)
+        identities = file_identities(self._paths())  # before reading: a change between is seen
         admission = self._admission()
         default, leaf = self._context_of(self._files, admission)
         leaves = [leaf]
@@ -184,7 +202,16 @@ class TLSSocketHandler(SocketHandler):
             _dns_names(leaves) if self._sni_unknown == "alert" else None,
             admission,
             any(issued_by_development_ca(leaf) for leaf in leaves),
+            min(leaf.not_valid_after_utc for leaf in leaves),
+            identities,
         )
+
+    def _paths(self) -> list[Path]:
+        """Every file that `_build` reads."""
+        if self._context is not None:
+            return []
+        pairs = [self._files, *self._certificates.values()]
+        return [path for files in pairs for path in (files.cert, files.key)]
 
     def _context_of(
         self, files: KeyFiles, admission: Admission

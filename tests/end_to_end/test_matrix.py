@@ -4,9 +4,8 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from support import TIMEOUT, Happened, RawClient, errors_in, tracebacks_in
+from support import TIMEOUT, ForeignClient, Happened, RawClient, errors_in, tracebacks_in
 from websockets.exceptions import ConnectionClosed as ForeignClosed
-from websockets.sync.client import connect as foreign_connect
 
 import securews
 from securews import AcceptingMethod, MessageType
@@ -128,9 +127,7 @@ class Cell:
         )
 
     def foreign(self):
-        return foreign_connect(
-            self.server.url, ssl=self.context, max_size=None, compression=None, proxy=None
-        )
+        return ForeignClient(self.server.url, self.context)
 
     def raw(self):
         return RawClient(self.server.address, context=self.context)
@@ -189,8 +186,8 @@ def three_clients(cell):
         for ws in reversed(clients):
             ws.send(b"\x00binary\xff")
         for ws in clients:
-            assert ws.recv(timeout=TIMEOUT) == "text ✓"
-            assert ws.recv(timeout=TIMEOUT) == b"\x00binary\xff"
+            assert ws.recv() == "text ✓"
+            assert ws.recv() == b"\x00binary\xff"
 
 
 def one_after_another(cell):
@@ -201,7 +198,7 @@ def one_after_another(cell):
         with connect() as ws:
             order("second")
             ws.send("text ✓")
-            assert ws.recv(timeout=TIMEOUT) == "text ✓"
+            assert ws.recv() == "text ✓"
 
     with cell.ours() as first:
         threads = [threading.Thread(target=later, args=(c,)) for c in (cell.foreign, cell.ours)]
@@ -231,19 +228,19 @@ def talk_with_a_foreign_client(cell):
     """Fragments both ways, seen as such, and one mebibyte of text."""
     with cell.foreign() as ws:
         ws.send(["many ", "small ", "pieces ✓"])
-        assert ws.recv(timeout=TIMEOUT) == "many small pieces ✓"
+        assert ws.recv() == "many small pieces ✓"
         ws.send("fragments")
-        assert list(ws.recv_streaming()) == ["in pi", "eces ", "of fi", "ve"]
+        assert ws.recv_fragments() == ["in pi", "eces ", "of fi", "ve"]
         big = "x" * MIB
         ws.send(big)
-        assert ws.recv(timeout=TIMEOUT) == big
+        assert ws.recv() == big
 
 
 def our_close(cell):
     with cell.foreign() as ws:
         ws.send("close")
         with pytest.raises(ForeignClosed) as closed:
-            ws.recv(timeout=TIMEOUT)
+            ws.recv()
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as asked")
     assert closed.value.rcvd_then_sent
 
@@ -258,7 +255,7 @@ def an_exception(cell):
     with cell.foreign() as ws:
         ws.send("raise")
         with pytest.raises(ForeignClosed) as closed:
-            ws.recv(timeout=TIMEOUT)
+            ws.recv()
     assert closed.value.rcvd.code == 1011
     assert "ZeroDivisionError" not in closed.value.rcvd.reason
 

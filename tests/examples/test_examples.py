@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from support import TIMEOUT, eventually
@@ -127,8 +128,8 @@ def test_the_terminal_client_waits_when_it_is_told_to(client, capsys):
     assert said == lines.split("\n")[:-1]
 
 
-def test_the_terminal_client_takes_a_token(client, data, capsys):
-    assert chat_command(["token", "alice", "--data", str(data)]) == 0
+def test_the_terminal_client_takes_a_token(client, command, capsys):
+    assert command("token", "alice") == 0
     token = capsys.readouterr().out.strip()
     assert client("by token\n", CHAT_TOKEN=token) == 0
     assert "alice: by token" in capsys.readouterr().out
@@ -148,16 +149,25 @@ def test_the_terminal_client_shows_no_control_characters(capsys):
     assert shown.endswith("bob: a\ufffd]0;title\ufffdb\ufffdc\nd\n")
 
 
-def test_add_user_takes_the_password_from_standard_input(data, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse\n"))
-    assert chat_command(["add-user", "Ada", "--data", str(data)]) == 0
+@pytest.fixture
+def command(data, monkeypatch):
+    """Runs `python -m examples.chat` with this as its input."""
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        return chat_command([*arguments, "--data", str(data)])
+
+    return run
+
+
+def test_add_user_takes_the_password_from_standard_input(command, data, capsys):
+    assert command("add-user", "Ada", stdin="correct horse\n") == 0
     assert capsys.readouterr().out == "ada can log in\n"
     assert Users(data / "users.json").check_password("ada", "correct horse") == "ada"
 
 
-def test_add_user_makes_a_password_where_none_is_given(data, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert chat_command(["add-user", "ada", "--data", str(data)]) == 0
+def test_add_user_makes_a_password_where_none_is_given(command, data, capsys):
+    assert command("add-user", "ada") == 0
     password = capsys.readouterr().out.split()[-1]
     assert re.fullmatch(r"([2-9a-km-np-z]{4}-){2}[2-9a-km-np-z]{4}", password)
     assert Users(data / "users.json").check_password("ada", password) == "ada"
@@ -172,9 +182,8 @@ def test_add_user_makes_a_password_where_none_is_given(data, monkeypatch, capsys
         (["serve", "--tls-cert", "x.pem"], "", "--tls-cert and --tls-key go together"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_1(data, monkeypatch, capsys, arguments, stdin, words):
-    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-    assert chat_command([*arguments, "--data", str(data)]) == 1
+def test_a_mistake_is_one_line_and_exit_code_1(command, capsys, arguments, stdin, words):
+    assert command(*arguments, stdin=stdin) == 1
     error = capsys.readouterr().err
     assert error.startswith("chat: ")
     assert words in error
@@ -198,6 +207,9 @@ def test_the_demo_makes_two_users_once_and_serves(data, certificates):
             printed.append(line)
             if "stop it with" in line:
                 break
+        url = re.search(r"https://\S+", "".join(printed))[0]
+        with urlopen(f"{url}login", context=certificates.context(), timeout=TIMEOUT) as page:
+            assert page.status == 200
         process.terminate()
         rest, errors = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0

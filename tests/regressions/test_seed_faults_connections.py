@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support import Happened
-from wire import BINARY, CLOSE, PING, TEXT, WireClient, client_context, close_frame
+from wire import BINARY, CLOSE, PING, TEXT, WireClient, accept_key, client_context, close_frame
 
 import securews
 from securews import testing
@@ -223,12 +223,14 @@ def test_a_peer_that_answers_no_ping_is_gone():
 
 @pytest.mark.d(48)
 def test_a_peer_that_answers_its_pings_stays():
-    with testing.server(echo, ping_interval=0.1, ping_timeout=0.2) as server:
-        with server.connect() as ws:
-            with pytest.raises(TimeoutError):
-                ws.recv(1.0)
-            ws.send("still here")
-            assert ws.recv(10) == "still here"
+    with (
+        testing.server(echo, ping_interval=0.1, ping_timeout=0.2) as server,
+        server.connect() as ws,
+    ):
+        with pytest.raises(TimeoutError):
+            ws.recv(1.0)
+        ws.send("still here")
+        assert ws.recv(10) == "still here"
 
 
 @pytest.mark.d(50)
@@ -238,22 +240,17 @@ def test_a_client_masks_each_frame_with_a_key_of_its_own():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer():
-            import base64
-            import hashlib
-
-            from wire import GUID
-
             sock = listener.accept()[0]
             with sock, sock.makefile("rb") as stream:
                 key = ""
                 while (line := stream.readline()) != b"\r\n":
                     if line.lower().startswith(b"sec-websocket-key:"):
                         key = line.split(b":")[1].strip().decode()
-                digest = hashlib.sha1(f"{key}{GUID}".encode()).digest()
-                accept = base64.b64encode(digest).decode()
                 sock.sendall(
                     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                    b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+                    + accept_key(key).encode()
+                    + b"\r\n\r\n"
                 )
                 while True:
                     first, second = stream.read(2)

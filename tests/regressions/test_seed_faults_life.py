@@ -242,6 +242,7 @@ def test_stopping_closes_the_connections_then_ends_the_handlers_then_closes_them
         assert "is closed" not in handler.told.items
         client.send(close_frame(1001))
         assert client.read_to_end() == b""
+        client.socket.close()
         stopper.join(10)
         assert not stopper.is_alive()
     assert handler.told.items == ["begins", 1001, "ends", "is finalized", "is closed"]
@@ -334,7 +335,7 @@ def test_versions_before_tls_1_2_are_refused():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the version is the point
             context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-        with pytest.raises(ssl.SSLError, match="(?i)alert protocol version"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version"):
             WireClient(server.address, context)
         assert is_served(server)
 

@@ -315,11 +315,12 @@ def test_peers_that_reset_before_their_answer_harm_nobody(server, dial):
 
 
 @pytest.mark.d(51)
-def test_the_subprotocol_that_we_prefer_is_chosen_from_those_offered(dial):
+def test_the_subprotocol_that_we_prefer_is_chosen_from_those_offered():
     with testing.server(echo, subprotocols=["v2", "v1"]) as versions:
         for offered, chosen in (("v1, v2", "v2"), ("v0, v1", "v1"), ("v0", None)):
-            answer = dial(versions).upgrade(headers={"Sec-WebSocket-Protocol": offered})
-            assert answer.headers.get("sec-websocket-protocol") == chosen
+            with WireClient(versions.address, client_context(versions.ca_file)) as client:
+                answer = client.upgrade(headers={"Sec-WebSocket-Protocol": offered})
+                assert answer.headers.get("sec-websocket-protocol") == chosen
         with versions.connect(subprotocols=["v1"]) as ws:
             assert ws.subprotocol == "v1"
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect as foreign_connect
+from support import ForeignClient
 
 import securews
 import securews.testing
@@ -31,7 +31,7 @@ def test_it_is_a_wss_server_that_the_given_client_trusts():
 def test_a_foreign_client_trusts_it_by_ca_file():
     with securews.testing.server(echo) as server:
         trust = ssl.create_default_context(cafile=server.ca_file)
-        with foreign_connect(server.url, ssl=trust) as ws:
+        with ForeignClient(server.url, trust) as ws:
             ws.send(b"\x00\xff")
             assert ws.recv() == b"\x00\xff"
 
