@@ -6,18 +6,22 @@ import asyncio
 import base64
 import datetime as dt
 import os
+import queue
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import trustme
 import websockets
 
+import securews
+from securews import Communicator
 from securews.protocol.frames import Opcode, encode_frame
 
 TIMEOUT = 10.0
@@ -298,3 +302,28 @@ def errors_in(caplog) -> list[str]:
 
 def tracebacks_in(caplog) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.exc_info]
+
+
+@contextmanager
+def held(handler: Callable | None = None, **options) -> Iterator[tuple[Communicator, RawClient]]:
+    """The server's end of one connection, for the test to use, and the client at the other end.
+
+    `handler` is called first, in the handler's thread.
+    """
+    communicators, over = queue.SimpleQueue(), threading.Event()
+
+    def hold(ws):
+        if handler is not None:
+            handler(ws)
+        communicators.put(ws)
+        over.wait(TIMEOUT * 2)
+
+    receive_buffer = options.pop("receive_buffer", None)
+    with (
+        securews.serve(0, hold, tls=False, **options) as server,
+        RawClient(server.address, receive_buffer=receive_buffer) as client,
+    ):
+        try:
+            yield communicators.get(timeout=TIMEOUT), client
+        finally:
+            over.set()

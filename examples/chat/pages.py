@@ -14,7 +14,12 @@ from examples.chat.sessions import COOKIE
 __all__ = ["add_pages"]
 
 _STATIC = Path(__file__).parent / "static"
-_HTML = "text/html; charset=utf-8"
+_HTML = {
+    "Content-Type": "text/html; charset=utf-8",
+    # Not "no-referrer", the server's default: under it a browser sends a form with
+    # "Origin: null", which no same-origin check can let pass (Fetch, section 3.2).
+    "Referrer-Policy": "same-origin",
+}
 _LOADED = {
     "/chat.css": "text/css; charset=utf-8",
     "/chat.js": "text/javascript; charset=utf-8",
@@ -38,14 +43,14 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
             name_focus="" if name else " autofocus",
             password_focus=" autofocus" if name else "",
         )
-        return securews.Response(status, {"Content-Type": _HTML, **headers}, filled.encode())
+        return securews.Response(status, {**_HTML, **headers}, filled.encode())
 
     @server.page("/")
     def chat_page(request: securews.Request) -> securews.Response:
         session = gate.session_of(request)
         if session is None:
             return _see("/login")
-        response = securews.Response(200, {"Content-Type": _HTML}, chat)
+        response = securews.Response(200, _HTML, chat)
         gate.sessions.set_cookie(response.headers, session)
         return response
 

@@ -58,6 +58,7 @@ class Connection:
         "_events",
         "_held",
         "_last_events",
+        "_peer_gone",
         "channel",
         "close_code",
         "close_reason",
@@ -122,6 +123,8 @@ class Connection:
         self._events: deque[Event] = deque()
         self._last_events = False
         """Nothing more will be read: what is here is delivered to the end."""
+        self._peer_gone = False
+        """The peer has ended while we did not read: nothing holds up what it left."""
         self._close_timer: Timer | None = None
         self._budget = budget
         self._held = 0
@@ -238,7 +241,11 @@ class Connection:
             self.channel.finish()
 
     def peer_finished(self) -> None:
-        """The peer is gone while reading was paused: read what it left, to the end."""
+        """The peer is gone while reading was paused: read what it left, to the end.
+
+        That is at most what the kernel holds for us.
+        """
+        self._peer_gone = True
         self.channel.set_reading(True)
 
     def turned(self) -> None:
@@ -314,7 +321,7 @@ class Connection:
                 queued = []
                 self.fail(event.error)
         self._hand_over(queued)
-        if control:
+        if control and self._ending is None:
             try:
                 self.peer_limits.count_control(control)
             except ProtocolError as error:
@@ -375,7 +382,7 @@ class Connection:
     def _read_or_pause(self) -> None:
         if self._ending is not None or self._last_events:
             return
-        read = not (
+        read = self._peer_gone or not (
             self.receiving.paused
             or self.protocol.paused
             or self._events

@@ -99,6 +99,18 @@ class Opening:
         """Silent for longest while others come: go (Admission calls this)."""
         self._end("it was silent and had to make room")
 
+    def server_stops(self, *, at_once: bool) -> None:
+        """End what has not begun; what has begun may end by itself, unless `at_once`."""
+        if self._stage is Stage.HANDSHAKE:
+            self._expired = True  # a worker has the stream: end it when the step is reported
+        elif self._stage is Stage.DONE or (self._stage is Stage.WAITING and at_once):
+            if at_once:
+                self.channel.abort()
+        elif self._stage is not Stage.WAITING:
+            self._end("the server stops")
+        elif not self._began_deciding.is_set():
+            self.answer(Reject(503, RETRY, "the server stops\n"))
+
     # -- the handshake ---------------------------------------------------------------------
 
     def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
@@ -262,6 +274,8 @@ class Opening:
 
     def _accept(self, upgrade: Upgrade, headers: Headers) -> Session | None:
         """Put the 101 before everything that the handler sends; None if it is too late for it."""
+        if self._core.stopping:
+            raise Reject(503, RETRY, "the server stops\n")
         session, data = upgrade.make_session(self.channel, headers, self._session_ended)
         if not self._begin_answer(data):
             return None

@@ -15,6 +15,7 @@ from functools import partial
 from securews.application.handlers import handler_name
 from securews.ground.deadlines import Timer
 from securews.server.core import Core
+from securews.server.opening import Opening
 from securews.server.session import Session
 
 __all__ = ["Stopping"]
@@ -59,24 +60,25 @@ class Stopping:
                     core.loop.timers.call_at(core.loop.now + delay, closing)
                 elif grace > 0:
                     _close(session, code)
-            self._abort_openings()
+            self._end_openings(at_once=False)
             self._timer = core.loop.timers.call_at(core.loop.now + grace + jitter, self._abort_all)
         if grace <= 0:
             self._abort_all()
         self._check()
 
-    def _abort_openings(self) -> None:
-        """Requests that wait are not begun any more; those with a session get their Close."""
-        open_channels = {session.connection.channel for session in self._core.sessions()}
-        for channel in self._core.channels - open_channels:
-            channel.abort()
+    def _end_openings(self, *, at_once: bool) -> None:
+        """An opening ends itself: a handshake worker may have its stream at the moment."""
+        for channel in set(self._core.channels):
+            if isinstance(channel.consumer, Opening):
+                channel.consumer.server_stops(at_once=at_once)
+            elif at_once:
+                channel.abort()
 
     def _abort_all(self) -> None:
         if self._aborted:
             return
         self._aborted = True
-        for channel in set(self._core.channels):
-            channel.abort()
+        self._end_openings(at_once=True)
         if self._timer is not None:
             self._timer.cancel()
         due = self._core.loop.now + LAST_MOMENT

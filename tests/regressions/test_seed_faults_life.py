@@ -308,7 +308,7 @@ def test_one_socket_handler_serves_every_connection_and_keeps_its_settings(certi
         cert.unlink()
         for _ in range(3):
             with WireClient(server.address, certificates.context()) as client:
-                assert client.socket.getpeercert(binary_form=True) == leaf
+                assert client.socket.getpeercert(binary_form=True) == leaf  # type: ignore[attr-defined]  # TLS
                 client.upgrade()
     assert handler.accepted == [id(handler)] * 3
 

@@ -16,6 +16,10 @@ PREFACE = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n"
 class Contract(SocketHandlerContract):
     """Handlers are made once for each test, as a program makes them once for each listener."""
 
+    def make(self, files):
+        """The handlers of both sides."""
+        raise NotImplementedError
+
     @pytest.fixture(autouse=True)
     def handlers(self, shared_files):
         self.server_side, self.client_side = self.make(shared_files)
