@@ -63,6 +63,8 @@ class Core:
         self.running: dict[Session, threading.Thread] = {}
         """Under `lock`: handlers that are at work, and where."""
         self.lock = threading.Lock()
+        self.stop_asked = False
+        """Any thread: `stop` was called; nothing new begins."""
         self.stopping = False
         """Loop thread: the server is being stopped."""
         self.check_stopped: Callable[[], None] = _nothing

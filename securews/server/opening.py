@@ -274,7 +274,7 @@ class Opening:
 
     def _accept(self, upgrade: Upgrade, headers: Headers) -> Session | None:
         """Put the 101 before everything that the handler sends; None if it is too late for it."""
-        if self._core.stopping:
+        if self._core.stop_asked:
             raise Reject(503, RETRY, "the server stops\n")
         session, data = upgrade.make_session(self.channel, headers, self._session_ended)
         if not self._begin_answer(data):

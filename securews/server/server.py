@@ -265,6 +265,7 @@ class WebSocketServer:
             self._close_listeners()
             self._stopped.set()
             return
+        self._core.stop_asked = True
         self._core.loop.call_soon(partial(self._stopping.begin, grace, jitter, code))
         if not self._core.own_thread():
             self._stopped.wait(grace + jitter + 5.0)

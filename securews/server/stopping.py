@@ -49,7 +49,7 @@ class Stopping:
         """Start to stop; called again, it can only shorten the grace to 0."""
         core = self._core
         if not core.stopping:
-            core.stopping = True
+            core.stop_asked = core.stopping = True
             core.check_stopped = self._check
             self._close_listeners()
             core.serial.close()
