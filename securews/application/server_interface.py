@@ -20,6 +20,10 @@ class Server(Protocol):
     def connections(self) -> list[Communicator]:
         """The open connections, as they are now."""
 
+    @property
+    def url(self) -> str:
+        """What a client on this machine connects to."""
+
     def broadcast(
         self,
         message: str | BytesLike,

@@ -91,7 +91,11 @@ class MessageStream:
         if self._kind is MessageType.PING:
             self._connection.keepalive.ping(payload)
         else:
-            self._send(payload, last=True)
+            try:
+                self._send(payload, last=True)
+            except TimeoutError:
+                self._break_off()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +111,11 @@ class MessageStream:
         elif not self.closed:
             self.closed = True
             if self._kind is not MessageType.PING:
-                self._connection.start_close(1011, "a message was broken off")
+                self._break_off()
+
+    def _break_off(self) -> None:
+        """What was begun cannot be completed, and nothing else may follow it."""
+        self._connection.start_close(1011, "a message was broken off")
 
     def _send_full_frames(self) -> None:
         """Keep at least one byte back: the last frame is known only at the end."""

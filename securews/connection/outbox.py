@@ -17,10 +17,21 @@ Piece = bytes | memoryview
 class Outbox:
     """Frames in the order in which they leave.
 
-    `size` counts every byte that waits. `taken` counts every byte that ever left.
+    `size` counts every byte that waits, `ready` those that do not wait for the end of a message
+    stream. `taken` counts every byte that ever left.
     """
 
-    __slots__ = ("_behind", "_frames", "_pong", "_rest", "_urgent", "size", "streaming", "taken")
+    __slots__ = (
+        "_behind",
+        "_frames",
+        "_pong",
+        "_rest",
+        "_urgent",
+        "ready",
+        "size",
+        "streaming",
+        "taken",
+    )
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
@@ -29,6 +40,7 @@ class Outbox:
         self._rest: memoryview | None = None
         self._behind: deque[bytes] | None = None
         self.size = 0
+        self.ready = 0
         self.taken = 0
         self.streaming = False
 
@@ -40,18 +52,19 @@ class Outbox:
                 self._behind = deque()
             self._behind.append(frame)
         else:
+            self.ready += len(frame)
             self._frames.append(frame)
 
     def append_answer(self, answer: bytes) -> None:
         """The answer to the opening request: no frame gets before it, a Ping neither."""
-        self.size += len(answer)
+        self._grow(len(answer))
         before = [self._rest or b"", *self._frames]  # 100 Continue, perhaps
         self._frames.clear()
         self._rest = memoryview(b"".join([*before, answer]))
 
     def append_urgent(self, frame: bytes) -> None:
         """A control frame: it goes before every data frame that has not begun."""
-        self.size += len(frame)
+        self._grow(len(frame))
         if self._urgent is None:
             self._urgent = deque()
         self._urgent.append(frame)
@@ -62,23 +75,20 @@ class Outbox:
         So a flood of pings cannot grow memory. RFC 6455, section 5.5.3, allows to answer only
         the most recent Ping.
         """
-        if self._pong is not None:
-            self.size -= len(self._pong)
+        self._grow(len(frame) - len(self._pong or b""))
         self._pong = frame
-        self.size += len(frame)
 
     def append_last(self, frame: bytes) -> None:
         """The Close frame: behind what was taken, and what queued behind a stream is given up."""
-        if self._behind is not None:
-            self.size -= sum(map(len, self._behind))
-            self._behind = None
+        self._behind = None
         self.streaming = False
-        self.size += len(frame)
+        self.size = self.ready
+        self._grow(len(frame))
         self._frames.append(frame)
 
     def append_fragment(self, frame: bytes) -> None:
         """A frame of the message stream that is open."""
-        self.size += len(frame)
+        self._grow(len(frame))
         self._frames.append(frame)
 
     def end_stream(self) -> None:
@@ -87,30 +97,35 @@ class Outbox:
         if self._behind is not None:
             self._frames.extend(self._behind)
             self._behind = None
+            self.ready = self.size
 
     def drop_unsent(self) -> None:
         """Forget every frame that has not begun to leave; the rest of one that has is kept."""
         self._frames.clear()
         self._urgent = self._pong = self._behind = None
         self.streaming = False
-        self.size = 0 if self._rest is None else len(self._rest)
+        self.size = self.ready = 0 if self._rest is None else len(self._rest)
 
     def take(self, limit: int) -> Piece | None:
-        """Remove and return the next bytes to send; None where none wait.
+        """Remove and return the next bytes to send; None where none are ready.
 
         Args:
             limit: at most so many; a whole control frame must fit in.
         """
-        if not self.size:
+        if not self.ready:
             return None
         if self._rest is not None:  # inside a large frame: nothing may get between
             piece: Piece = self._rest[:limit]
             self._rest = self._rest[limit:] if len(self._rest) > limit else None
         else:
             piece = self._gather(limit)
-        self.size -= len(piece)
+        self._grow(-len(piece))
         self.taken += len(piece)
         return piece
+
+    def _grow(self, length: int) -> None:
+        self.size += length
+        self.ready += length
 
     def _gather(self, limit: int) -> Piece:
         parts: list[Piece] = []

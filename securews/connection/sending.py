@@ -139,8 +139,8 @@ class Sending:
         with channel.lock:
             self._connection.check_open()
             if not on_loop:
-                self._wait_while(self._is_full, None)
-            elif self._is_full() and self._is_slow():
+                self._wait_while(self._is_full_before_stream, None)
+            elif self._is_full_before_stream() and self._is_slow():
                 raise TimeoutError("the peer is too slow for this message, which is cut off")
             channel.outbox.append_fragment(frame)
             if last:
@@ -161,6 +161,10 @@ class Sending:
 
     def _is_full(self) -> bool:
         return self._channel.outbox.size >= self._bound
+
+    def _is_full_before_stream(self) -> bool:
+        """What waits behind a stream does not hold up the stream, or both would wait for ever."""
+        return self._channel.outbox.ready >= self._bound
 
     def _is_streaming(self) -> bool:
         return self._channel.outbox.streaming

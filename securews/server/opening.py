@@ -125,6 +125,7 @@ class Opening:
         if self._stage is not Stage.HANDSHAKE:
             return
         if self._expired:
+            self._stage = Stage.PARKED  # the worker has given the stream back
             self._end("the handshake took too long")
         elif result is Want.NOTHING:
             self._stage = Stage.HEAD

@@ -19,7 +19,7 @@ from securews.transport.tls_info import ClientCertificate, TLSInfo
 
 __all__ = ["Admission", "Authorize", "allow_list"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("securews.tls")
 
 Authorize: TypeAlias = Callable[[ClientCertificate], bool] | Collection[str]
 """A judge, or the exact SANs (DNS, URI, e-mail) and "sha256:..." fingerprints that are let in."""
@@ -67,10 +67,10 @@ class Admission:
         try:
             verdict: object = authorize(certificate)
         except Exception:
-            logger.exception("authorize failed; the client is refused")
+            log.exception("authorize failed; the client is refused")
             return False
         if not isinstance(verdict, bool):
-            logger.error(
+            log.error(
                 "authorize returned %s; the client is refused: return True or False",
                 type(verdict).__name__,
             )

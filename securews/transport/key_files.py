@@ -35,7 +35,7 @@ __all__ = [
     "read_file",
 ]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("securews.tls")
 
 DEVELOPMENT_CA_ORGANIZATION = "securews development CA"
 """The issuer's Organization Name in certificates of `securews gen-dev-certs`."""
@@ -257,7 +257,7 @@ def _check_dates(path: Path, leaf: x509.Certificate) -> None:
         )
     if leaf.not_valid_before_utc > now:
         # Not an error: a board without a battery clock starts in 1970, and learns the time later.
-        logger.warning(
+        log.warning(
             "the certificate in %s is valid from %s UTC, and this machine's clock says %s UTC",
             path,
             f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M}",

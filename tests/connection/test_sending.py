@@ -30,15 +30,15 @@ def outcome(happened, function, *args, **options):
         happened(error)
 
 
-def fill(ws, size=60_000):
-    """Send until the outbox is full, so that the next one would wait; how many were taken."""
-    message = b"\x00" * size
-    for taken in count():  # pragma: no branch
+def fill(ws):
+    """Send numbered messages until there is no room; how many were taken."""
+    for number in count():
         try:
-            ws.send(message, timeout=0.1)
-        except TimeoutError:
-            break
-    return taken
+            ws.send(f"{number:060000}", timeout=0.1)
+        except TimeoutError as error:
+            assert "nothing was sent" in str(error)
+            return number
+    raise AssertionError("there is always room")
 
 
 # -- send ---------------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def test_sending_on_a_closed_connection_raises_how_it_ended():
         for call in (
             lambda: ws.send("late"),
             lambda: ws.send_json(1),
-            lambda: ws.ping(),
-            lambda: ws.write_message(),
+            ws.ping,
+            ws.write_message,
         ):
             with pytest.raises(securews.ConnectionClosedError) as closed:
                 call()
@@ -179,9 +179,12 @@ def test_a_stream_of_a_wrong_kind_is_refused_and_nothing_is_begun(arguments, err
     ("kind", "data"), [(MessageType.TEXT, b"x"), (MessageType.BINARY, "x"), (MessageType.PING, "x")]
 )
 def test_a_stream_takes_only_its_own_kind_of_data(kind, data):
-    with held() as (ws, _), ws.write_message(kind) as stream:
-        with pytest.raises(TypeError, match=f"a {kind.value} message takes"):
-            stream.write(data)
+    with (
+        held() as (ws, _),
+        ws.write_message(kind) as stream,
+        pytest.raises(TypeError, match=f"a {kind.value} message takes"),
+    ):
+        stream.write(data)
 
 
 def test_a_complete_stream_takes_no_more_and_closes_twice():
@@ -202,8 +205,8 @@ def test_other_messages_queue_behind_an_open_stream_and_control_frames_pass():
             ws.send("of the same thread")
             other = in_thread(ws.send, "of another")
             other.join(TIMEOUT)
-            client.send(Opcode.PING, b"passes")
             assert client.read_frame() == Frame(False, TEXT, b"a")
+            client.send(Opcode.PING, b"passes")
             assert client.read_frame() == Frame(True, Opcode.PONG, b"passes")
             ws.ping(b"passes too")
             assert client.read_frame() == Frame(True, Opcode.PING, b"passes too")
@@ -258,15 +261,26 @@ def test_a_stream_that_is_left_by_an_exception_closes_with_1011():
 
 
 def test_a_stream_whose_last_frame_finds_no_room_closes_with_1011():
-    with held(outbox_bytes=1000, write_timeout=None, receive_buffer=SMALL) as (ws, client):
-        fill(ws)
-        stream = ws.write_message()
-        stream.write("the last frame")
-        result = Happened()
-        waiting = in_thread(outcome, result, stream.close)
-        ws.abort()
-        waiting.join(TIMEOUT)
-        assert isinstance(result.items[0], securews.ConnectionClosed)
+    """On the I/O thread, where nothing waits for room."""
+    result = Happened()
+
+    class Stream(securews.EventWebSocketHandler):
+        def on_message(self, ws, message):
+            for _ in range(200):
+                ws.send(b"\x00" * 60_000)  # until those that find no room are dropped
+            stream = ws.write_message()
+            stream.write("the only frame")
+            outcome(result, stream.close)
+
+    options = {"outbox_bytes": 10_000, "slow_client": "drop"}
+    with (
+        securews.serve(0, Stream(), tls=False, **options) as server,
+        RawClient(server.address, receive_buffer=SMALL) as client,
+    ):
+        client.send(TEXT, b"go")
+        (error,) = result.wait()
+        assert isinstance(error, TimeoutError)
+        assert client.read_close().close_code == 1011
 
 
 # -- ping ---------------------------------------------------------------------------------------
@@ -328,12 +342,10 @@ def test_a_message_of_any_size_fits_an_empty_outbox():
 def test_a_thread_waits_for_room_before_its_message_is_taken():
     with held(outbox_bytes=10_000, receive_buffer=SMALL) as (ws, client):
         taken = fill(ws)
-        with pytest.raises(TimeoutError, match="nothing was sent"):
-            ws.send("not this one", timeout=0.05)
         sent = Happened()
         waiting = in_thread(lambda: sent(ws.send("this one")))
-        for _ in range(taken):
-            assert len(client.read_frame().payload) == 60_000
+        for number in range(taken):
+            assert int(client.read_frame().payload) == number
         assert client.read_frame() == Frame(True, TEXT, b"this one")
         waiting.join(TIMEOUT)
         assert sent.items == [None]
@@ -348,11 +360,11 @@ def test_a_peer_that_takes_no_byte_for_write_timeout_is_gone_and_senders_are_fre
         ws.on_close = gone
 
     options = {"write_timeout": 0.5, "outbox_bytes": 10_000, "receive_buffer": SMALL}
-    with held(prepare, **options) as (ws, client):
+    with held(prepare, **options) as (ws, _):
         fill(ws)
         began = time.monotonic()
         results = Happened()
-        senders = [in_thread(outcome, results, ws.send, "never") for _ in range(3)]
+        senders = [in_thread(outcome, results, fill_for_ever, ws) for _ in range(3)]
         for sender in senders:
             sender.join(TIMEOUT)
         gone.wait()
@@ -361,6 +373,11 @@ def test_a_peer_that_takes_no_byte_for_write_timeout_is_gone_and_senders_are_fre
         assert "took no byte" in ws.close_reason
         for result in results.wait(3):
             assert isinstance(result, (TimeoutError, securews.ConnectionClosedError))
+
+
+def fill_for_ever(ws):
+    while True:
+        ws.send(b"\x00" * 60_000)
 
 
 class Flood(securews.EventWebSocketHandler):

@@ -66,5 +66,5 @@ def echo(request, certificates, tmp_path_factory):
 
 @pytest.fixture
 def run(certificates, tmp_path):
-    """The command for one test, for `with`: run("echo", "--max-size", "10")."""
+    """Gives what runs `securews` in a `with`."""
     return lambda *arguments: command(certificates, tmp_path, *arguments)
