@@ -14,12 +14,7 @@ from examples.chat.sessions import COOKIE
 __all__ = ["add_pages"]
 
 _STATIC = Path(__file__).parent / "static"
-_HTML = {
-    "Content-Type": "text/html; charset=utf-8",
-    # Not "no-referrer", the server's default: under it a browser sends a form with
-    # "Origin: null", which no same-origin check can let pass (Fetch, section 3.2).
-    "Referrer-Policy": "same-origin",
-}
+_HTML = {"Content-Type": "text/html; charset=utf-8"}
 _LOADED = {
     "/chat.css": "text/css; charset=utf-8",
     "/chat.js": "text/javascript; charset=utf-8",

@@ -26,7 +26,7 @@ from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.inbox import Message
 from securews.connection.interfaces import IOLoop, Observer
-from securews.connection.keepalive import Keepalive
+from securews.connection.keepalive import MAX_UNANSWERED, Keepalive
 from securews.connection.peer_limits import PeerLimits
 from securews.connection.receiving import Receiving
 from securews.connection.sending import Sending
@@ -106,7 +106,10 @@ class Connection:
         self.name = name
         self.observer: Observer
         self.protocol = WebSocketProtocol(
-            role, max_size=options.max_size, max_fragments=limits.max_fragments
+            role,
+            max_size=options.max_size,
+            max_fragments=limits.max_fragments,
+            max_control=limits.control_burst + MAX_UNANSWERED,
         )
         self.sending = Sending(self)
         self.receiving = Receiving(self)
@@ -294,10 +297,11 @@ class Connection:
         """Act on events in their order, until there is none or the outbox is full."""
         began = time.monotonic()
         events, queued = self._events, []
-        control = 0
+        messages = control = 0
         while events and not self._must_wait():
             event = events.popleft()
             if isinstance(event, (str, bytes)):
+                messages += 1
                 if self.closing and not self._last_events:
                     continue  # we have said our last word; only the peer's Close is awaited
                 if self.options.max_queue == 0:
@@ -310,8 +314,7 @@ class Connection:
                 control += 1
                 self._answer(event)
             elif isinstance(event, Pong):
-                control += 1
-                self._note_pong(event)
+                control += not self._note_pong(event)  # what we asked for is no flood
             elif isinstance(event, Close):
                 self._hand_over(queued)
                 queued = []
@@ -321,9 +324,9 @@ class Connection:
                 queued = []
                 self.fail(event.error)
         self._hand_over(queued)
-        if control and self._ending is None:
+        if self._ending is None:
             try:
-                self.peer_limits.count_control(control)
+                self.peer_limits.count(control=control, messages=messages)
             except ProtocolError as error:
                 self.fail(error)
         self._read_or_pause()
@@ -354,10 +357,13 @@ class Connection:
             else:
                 self.channel.outbox.append_urgent(frame)
 
-    def _note_pong(self, pong: Pong) -> None:
-        if self.keepalive.pong(pong.payload):
+    def _note_pong(self, pong: Pong) -> bool:
+        """Whether it answers a ping of ours."""
+        answered = self.keepalive.pong(pong.payload)
+        if any(waiter.by_user for waiter in answered):
             with self.channel.lock:
                 self.receiving.set_pong(pong)
+        return bool(answered)
 
     def _close_received(self, close: Close) -> None:
         """Answer with the same code (RFC 6455, section 5.5.1), unless ours went first."""

@@ -18,7 +18,7 @@ from securews.ground.errors import ConnectionClosed
 if TYPE_CHECKING:
     from securews.connection.connection import Connection
 
-__all__ = ["Keepalive", "PingWaiter"]
+__all__ = ["MAX_UNANSWERED", "Keepalive", "PingWaiter"]
 
 log = logging.getLogger("securews.server")
 
@@ -30,6 +30,9 @@ class PingWaiter:
     """A ping that is under way."""
 
     __slots__ = ("_answered", "_connection", "_payload", "_seconds", "_sent_at")
+
+    by_user = True
+    """Whether the user asked."""
 
     def __init__(self, connection: Connection, payload: bytes) -> None:
         self._connection = connection
@@ -120,8 +123,8 @@ class Keepalive:
             raise
         return waiter
 
-    def pong(self, payload: bytes) -> bool:
-        """Loop thread: a Pong came. True if a user's ping asked for it.
+    def pong(self, payload: bytes) -> list[PingWaiter]:
+        """Loop thread: a Pong came. The pings that it answers; none if nobody asked for it.
 
         It answers every ping sent before the one that it echoes, too (RFC 6455, section 5.5.3).
         """
@@ -137,7 +140,7 @@ class Keepalive:
         for waiter in answered:
             self.latency = now - waiter._sent_at
             waiter._answer(self.latency)
-        return any(not isinstance(waiter, _OwnPing) for waiter in answered)
+        return answered
 
     @property
     def _tick(self) -> float:
@@ -205,10 +208,13 @@ class Keepalive:
             self._arm(now + (self._interval or 0.0))
         else:
             self._asked_at = now
-            self._arm(now + self._timeout)
+            assert self._interval is not None
+            self._arm(now + min(self._interval, self._timeout))
 
 
 class _OwnPing(PingWaiter):
     """A ping of the server's own; its payload is random, so that no user's ping equals it."""
 
     __slots__ = ()
+
+    by_user = False

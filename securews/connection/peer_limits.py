@@ -1,7 +1,7 @@
-"""What a peer may not do for long: hold a message open, or flood us with control frames.
+"""What a peer may not do for long: hold a message open, or flood us with frames.
 
 Nothing here runs per message: the message's deadline is one timer that looks when it is due, and
-the control frames of a read are counted together.
+the frames of a read are counted together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from securews.ground.errors import ProtocolError
 if TYPE_CHECKING:
     from securews.connection.connection import Connection
 
-__all__ = ["PeerLimits"]
+__all__ = ["PeerLimits", "TokenBucket"]
 
 TICK = 1.0
 """Seconds to which the message deadline is rounded up, so that connections share wake-ups."""
@@ -22,33 +22,51 @@ MIN_RATE = 1024
 """Bytes per second: a message that comes faster may take as long as it needs."""
 
 
+class TokenBucket:
+    """Holds `burst` tokens at most, and gets `rate` new ones a second."""
+
+    __slots__ = ("_at", "_burst", "_tokens", "rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self._burst = self._tokens = burst
+        self._at = now
+
+    def take(self, count: int, now: float) -> bool:
+        """Take `count` tokens; False where there were fewer."""
+        refill = (now - self._at) * self.rate
+        self._tokens = min(self._burst, self._tokens + refill) - count
+        self._at = now
+        return self._tokens >= 0
+
+
 class PeerLimits:
     """Loop thread only."""
 
-    __slots__ = ("_began", "_connection", "_timeout", "_timer", "_tokens", "_tokens_at")
+    __slots__ = ("_began", "_connection", "_control", "_messages", "_timeout", "_timer")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._timeout = connection.options.message_timeout
-        self._tokens = float(connection.limits.control_burst)
-        self._tokens_at = connection.loop.now
+        now, limits = connection.loop.now, connection.limits
+        self._control = TokenBucket(limits.control_rate, float(limits.control_burst), now)
+        rate = connection.options.message_rate
+        self._messages = None if rate is None else TokenBucket(rate, max(1.0, rate), now)
         self._began: float | None = None
         self._timer: Timer | None = None
 
-    def count_control(self, frames: int) -> None:
-        """Take tokens for control frames (a token bucket).
+    def count(self, *, control: int, messages: int) -> None:
+        """Take tokens for the control frames and messages of one read.
 
         Raises:
-            ProtocolError: more came than `control_rate` and `control_burst` allow (1008).
+            ProtocolError: more came than `control_rate` and `control_burst`, or `message_rate`,
+                allow (1008).
         """
-        now, limits = self._connection.loop.now, self._connection.limits
-        refill = (now - self._tokens_at) * limits.control_rate
-        self._tokens = min(float(limits.control_burst), self._tokens + refill) - frames
-        self._tokens_at = now
-        if self._tokens < 0:
-            raise ProtocolError(
-                f"more than {limits.control_rate:g} control frames a second", close_code=1008
-            )
+        now = self._connection.loop.now
+        if control and not self._control.take(control, now):
+            raise _too_many(self._control, "control frames")
+        if messages and self._messages is not None and not self._messages.take(messages, now):
+            raise _too_many(self._messages, "messages")
 
     def message_unfinished(self, *, another: bool) -> None:
         """After a read a message is incomplete; `another`: not the one of the last read."""
@@ -92,3 +110,7 @@ class PeerLimits:
                     f"a message was not complete after {self._timeout:g} s", close_code=1008
                 )
             )
+
+
+def _too_many(bucket: TokenBucket, what: str) -> ProtocolError:
+    return ProtocolError(f"more than {bucket.rate:g} {what} a second", close_code=1008)

@@ -109,6 +109,12 @@ class ConnectionOptions:
         unit="s",
         at_least=0.01,
     )
+    message_rate: float | None = _option(
+        None,
+        "messages that a peer may send; as many as one second's may come at once",
+        unit="1/s",
+        at_least=0.01,
+    )
     max_size: int = _option(
         1 << 20, "the largest message that is received", unit="bytes", at_least=1
     )
@@ -246,6 +252,7 @@ _ALSO_KNOWN = {
     "ping_period": "ping_interval",
     "heartbeat": "ping_interval",
     "max_message_size": "max_size",
+    "rate_limit": "message_rate",
     "write_limit": "outbox_bytes",
 }
 """What other libraries call it."""

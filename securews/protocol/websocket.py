@@ -24,7 +24,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
-from sys import getsizeof
+from sys import getsizeof, maxsize
 
 from securews.ground.errors import ProtocolError
 from securews.protocol.close_codes import encode_close_payload, parse_close_payload
@@ -68,12 +68,15 @@ class WebSocketProtocol:
         role: which end.
         max_size: the largest message to receive, in bytes (text: of UTF-8).
         max_fragments: frames of one received message at most.
+        max_control: control frames that one call of `receive` takes; more are a fault (1008), so
+            that a read full of them costs no more than so many. None is any number.
         random_key: gives the masking key of each frame that a client sends: four bytes that
             nobody can foresee (RFC 6455, section 10.3).
     """
 
     __slots__ = (
         "_close_sent",
+        "_control_left",
         "_end_received",
         "_frame_fin",
         "_frame_key",
@@ -81,6 +84,7 @@ class WebSocketProtocol:
         "_kept",
         "_kept_from",
         "_masked",
+        "_max_control",
         "_max_size",
         "_message",
         "_paused",
@@ -93,6 +97,7 @@ class WebSocketProtocol:
         *,
         max_size: int,
         max_fragments: int = 1024,
+        max_control: int | None = None,
         random_key: Callable[[], bytes] = _four_random_bytes,
     ) -> None:
         # The sending half.
@@ -101,6 +106,8 @@ class WebSocketProtocol:
         # The receiving half.
         self._masked = role is Role.SERVER
         self._max_size = max_size
+        self._max_control = maxsize if max_control is None else max_control
+        self._control_left = self._max_control
         self._end_received: Act | None = None
         self._message = IncomingMessage(max_size=max_size, max_fragments=max_fragments)
         self._frame_left = 0  # bytes of payload to come; not 0 only within a data frame
@@ -155,6 +162,7 @@ class WebSocketProtocol:
         events: list[Event] = []
         if self._end_received is not None:
             return events
+        self._control_left = self._max_control
         position = 0
         if self._kept:
             if data:
@@ -260,6 +268,11 @@ class WebSocketProtocol:
         payload = data[header.payload_at : end]
         if header.key is not None:
             payload = apply_mask(payload, header.key)
+        self._control_left -= 1
+        if self._control_left < 0:
+            raise ProtocolError(
+                f"more than {self._max_control} control frames at once", close_code=1008
+            )
         if header.opcode is Opcode.PING:
             events.append(Ping(payload))
         elif header.opcode is Opcode.PONG:

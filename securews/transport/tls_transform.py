@@ -47,6 +47,10 @@ RECORD = 16 << 10
 PIECE = 32 << 10
 """Ciphertext that is put into a MemoryBIO at once."""
 
+USELESS = 64 << 10
+"""Ciphertext in a row that may yield no plaintext. A record in pieces is 16.25 KiB at most; key
+updates and empty records come without end, and each costs us work (RFC 8446, section 4.6.3)."""
+
 HTTP_1_1 = "http/1.1"
 """The protocol that a WebSocket's opening is written in (RFC 7301, section 6)."""
 
@@ -79,6 +83,7 @@ class TLSTransform:
         "_said",
         "_server_name",
         "_tls",
+        "_useless",
         "_verdict",
         "info",
         "ready",
@@ -93,6 +98,7 @@ class TLSTransform:
         self._server_name: str | None = None
         self._verdict: TLSError | bytes | None = None
         self._said = True
+        self._useless = 0
         self.ready = False
         self.info: TLSInfo | None = None
 
@@ -203,17 +209,18 @@ class TLSTransform:
         """Take ciphertext; return the plaintext, None for none yet, `b""` after close_notify.
 
         Raises:
-            TLSError: a record is bad, or the peer sent an alert.
+            TLSError: a record is bad, the peer sent an alert, or nothing but records that carry
+                nothing.
         """
         if self._verdict is not None:
             return self._say()
         if len(data) <= PIECE:
             self._incoming.write(data)
-            return self._decrypt()
+            return self._decrypt(len(data)) or self._outcome()
         parts: list[bytes] = []
         for piece in _pieces(data):
             self._incoming.write(piece)
-            if self._verdict is None and (part := self._decrypt_some()):
+            if self._verdict is None and (part := self._decrypt(len(piece))):
                 parts.append(part)
         return b"".join(parts) if parts else self._outcome()
 
@@ -228,8 +235,16 @@ class TLSTransform:
             self._decrypt_eof()
         return self._say()
 
-    def _decrypt(self) -> bytes | None:
-        return self._decrypt_some() or self._outcome()
+    def _decrypt(self, size: int) -> bytes:
+        """Decrypt what came last, `size` bytes of it, and judge whether it was worth the work."""
+        plain = self._decrypt_some()
+        if plain:
+            self._useless = 0
+            return plain
+        self._useless += size
+        if self._useless > USELESS and self._verdict is None:
+            self._end(TLSError(f"{USELESS >> 10} KiB of TLS records without a byte of data"))
+        return b""
 
     def _decrypt_some(self) -> bytes:
         """All the plaintext that `_incoming` holds; what ends it goes into `_verdict`."""

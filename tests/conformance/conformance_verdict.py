@@ -73,9 +73,9 @@ def faults(
         notes: as `read_notes` returns them.
     """
     wrong = []
-    left = {(agent, case) for agent, cases in wanted.items() for case in cases}
+    left = {agent: set(cases) for agent, cases in wanted.items()}
     for result in results:
-        left.discard((result.agent, result.case))
+        left[result.agent].discard(result.case)
         verdict = result.verdict
         if verdict == "OK":
             continue
@@ -83,7 +83,10 @@ def faults(
             wrong.append(f"{result.agent}: {result.case} is {verdict}")
         elif not any((result.case, word, verdict) in notes for word in result.agent.split()):
             wrong.append(f"{result.agent}: {result.case} is {verdict}, without a line in NOTES.md")
-    wrong += [f"{agent}: {case} was not run" for agent, case in sorted(left)]
+    for agent, cases in left.items():
+        if cases:
+            missing = ", ".join(sorted(cases, key=case_order))
+            wrong.append(f"{agent}: {len(cases)} cases were not run, see its suite.log: {missing}")
     return wrong
 
 

@@ -44,7 +44,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     # A peer that breaks the protocol is what this is about.
     logging.getLogger("securews").setLevel(logging.CRITICAL)
-    out: Path = arguments.out
+    out = arguments.out = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     chosen = [agent for agent in agents() if all(word in agent.name for word in arguments.only)]
@@ -139,10 +139,12 @@ def _cases(suite: Path, spec: dict[str, object]) -> list[str]:
 
 
 def _remarks(arguments: argparse.Namespace, seconds: float) -> list[str]:
+    options = (
+        f"max_size {MAX_SIZE >> 20} MiB, max_fragments {MAX_FRAGMENTS}, "
+        f"max_queue_bytes {MAX_QUEUE_BYTES >> 20} MiB, outbox_bytes {OUTBOX_BYTES >> 20} MiB"
+    )
     remarks = [
-        f"Options that are not the defaults: max_size {MAX_SIZE >> 20} MiB, max_fragments "
-        f"{MAX_FRAGMENTS}, max_queue_bytes {MAX_QUEUE_BYTES >> 20} MiB, outbox_bytes "
-        f"{OUTBOX_BYTES >> 20} MiB.",
+        f"Options that are not the defaults: {options}.",
         f"{seconds:.0f} s, Python {sys.version.split()[0]}.",
     ]
     if arguments.quick:

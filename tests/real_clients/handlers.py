@@ -1,12 +1,15 @@
 """What `securews serve handlers:NAME` serves in the tests of foreign clients."""
 
+import itertools
+import threading
+
 
 def stream(ws):
-    """Count, without a pause, until the client is gone."""
-    number = 0
-    while True:
+    """Count until the client is gone; with pauses, for s_client reads no command in a flood."""
+    pause = threading.Event()
+    for number in itertools.count():
         ws.send(f"number {number}\n")
-        number += 1
+        pause.wait(0.001)
 
 
 def closes(ws):

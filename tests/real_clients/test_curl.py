@@ -63,7 +63,7 @@ def test_a_head_of_the_websocket_has_no_body(ask):
 
 def test_http_2_is_not_spoken_and_http_1_1_is(ask):
     assert ask("--http2").status == 426
-    assert ask("--http1.0").status == 505
+    assert ask("--no-alpn", "--http1.0").status == 505
 
 
 def test_plain_http_on_the_tls_port_is_told_in_plain_words(echo):
