@@ -463,8 +463,9 @@ def test_a_tls_that_is_none_of_its_forms_is_told_all_of_them(make, tls):
 
 
 def test_a_context_without_a_certificate_or_for_clients_is_refused(make):
-    text = refusal(lambda: make(echo, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
-    assert "load_cert_chain" in text
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    bare.minimum_version = ssl.TLSVersion.TLSv1_2  # some Pythons leave it open
+    assert "load_cert_chain" in refusal(lambda: make(echo, tls=bare))
     text = refusal(lambda: make(echo, tls=ssl.create_default_context()))
     assert "a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)" in text
 

@@ -146,14 +146,16 @@ class Keepalive:
     def _tick(self) -> float:
         return min(5.0, (self._interval or 20.0) / 4)
 
-    def _arm(self, when: float) -> None:
-        due = rounded_up(when, self._tick)
+    def _arm(self, due: float) -> None:
         self._timer = self._connection.loop.timers.call_at(due, self._check)
 
     def _arm_idle(self, received: float) -> None:
-        """Ask up to one tick early, so that interval + timeout is never exceeded."""
+        """Ask up to one tick early, so that interval + timeout is never exceeded.
+
+        Only this is rounded. Those who are asked at one tick share their later deadlines anyway.
+        """
         assert self._interval is not None
-        self._arm(received + self._interval - self._tick)
+        self._arm(rounded_up(received + self._interval - self._tick, self._tick))
 
     def _check(self) -> None:
         """The timer: ask a silent peer, give up on one that did not answer."""

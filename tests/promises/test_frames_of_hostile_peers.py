@@ -136,7 +136,7 @@ def test_fragments_are_counted_and_added_up(echo, context, data, code):
 @pytest.mark.promise(41)
 def test_a_message_that_drips_is_ended_after_message_timeout(echo, context, measured):
     with opened(echo, context) as client, opened(echo, context) as fragments:
-        client.send(announced(1000))
+        client.send(announced(100_000))
         fragments.send(frame(TEXT, b"a", fin=False))
         watch, ends = Stopwatch(), {}
         peers = {client: b"a", fragments: frame(CONTINUATION, b"a", fin=False)}

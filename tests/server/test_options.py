@@ -127,7 +127,7 @@ def ends(client, seconds):
 def is_read_from(client):
     """Whether the server still reads: then it answers a Ping."""
     client.send(PING, b"there?")
-    return readable(client, A_WHILE)
+    return readable(client, A_WHILE) and client.read_frame().opcode is PONG
 
 
 # -- connection options ------------------------------------------------------------------------------
@@ -244,10 +244,13 @@ def _is_read_from_behind_a_large_message(**options):
 
 @scenario("accepting_method", (AcceptingMethod.SERIAL, False), (AcceptingMethod.THREADED, True))
 def _second_client_is_served_beside_the_first(**options):
-    with plain(lambda ws: ws.recv(), **options) as server:
-        with RawClient(server.address), RawClient(server.address, upgrade=False) as second:
-            second.send_upgrade()
-            return readable(second, A_WHILE)
+    with (
+        plain(lambda ws: ws.recv(), **options) as server,
+        RawClient(server.address),
+        RawClient(server.address, upgrade=False) as second,
+    ):
+        second.send_upgrade()
+        return readable(second, A_WHILE)
 
 
 @scenario("open_timeout", (0.1, True), (LONG, False))
@@ -258,11 +261,14 @@ def _silent_client_is_closed(**options):
 
 @scenario("max_connections", (1, 503), (2, 101))
 def _status_of_a_second_client(**options):
-    with plain(**options) as server, RawClient(server.address):
-        with RawClient(server.address, upgrade=False) as second:
-            if not readable(second, A_WHILE):  # the refusal does not wait for a request
-                second.send_upgrade()
-            return int(second.read_head().split()[1])
+    with (
+        plain(**options) as server,
+        RawClient(server.address),
+        RawClient(server.address, upgrade=False) as second,
+    ):
+        if not readable(second, A_WHILE):  # the refusal does not wait for a request
+            second.send_upgrade()
+        return int(second.read_head().split()[1])
 
 
 @scenario("max_per_ip", (1, 503), (2, 101))
@@ -275,14 +281,18 @@ def _status_of_a_second_client_of_an_address(monkeypatch, **options):
 def _is_read_from_inside_a_large_message(**options):
     with one_client(**options) as client:
         client.send(TEXT, b"x" * 50_000, fin=False)
-        return is_read_from(client) and is_read_from(client)
+        is_read_from(client)  # one Ping may come in the same read
+        return is_read_from(client)
 
 
 @scenario("pool_size", (1, 503), (2, 101))
 def _status_of_a_second_client_while_a_handler_runs(**options):
-    with plain(lambda ws: ws.recv(), **options) as server, RawClient(server.address):
-        with RawClient(server.address) as second:
-            return second.status
+    with (
+        plain(lambda ws: ws.recv(), **options) as server,
+        RawClient(server.address),
+        RawClient(server.address) as second,
+    ):
+        return second.status
 
 
 @scenario("request_threads", (1, 1), (2, 2))
@@ -293,7 +303,7 @@ def _decisions_at_once(**options):
         entered()
         return release.wait(TIMEOUT)
 
-    with ExitStack() as opened, plain(accept=accept, **options) as server:
+    with plain(accept=accept, **options) as server, ExitStack() as opened:
         opened.callback(release.set)
         clients = [opened.enter_context(RawClient(server.address, upgrade=False)) for _ in range(3)]
         for client in clients:
@@ -335,7 +345,7 @@ class SlowHandshakes(securews.PlainSocketHandler):
 def _handshakes_at_work(**options):
     handler = SlowHandshakes()
     expected = options.get("handshake_workers") or options["limits"].max_handshakes
-    with ExitStack() as opened, securews.serve(0, Echo(), tls=handler, **options) as server:
+    with securews.serve(0, Echo(), tls=handler, **options) as server, ExitStack() as opened:
         opened.callback(handler.release.set)
         clients = [opened.enter_context(RawClient(server.address, upgrade=False)) for _ in range(3)]
         for client in clients:
