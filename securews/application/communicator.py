@@ -255,7 +255,8 @@ class Communicator:
     def on_receive_message(self) -> Callable[[Communicator], object] | None:
         """Called on the I/O thread, once per read that queued something; must not block.
 
-        It is a notice: the messages stay queued for `recv` and its kin.
+        It is a notice: the messages stay queued for `recv` and its kin. Those that came before
+        it was set have a notice, too: a peer may send as soon as it has the 101.
         """
         return self._on_receive_message
 
@@ -263,6 +264,8 @@ class Communicator:
     def on_receive_message(self, callback: Callable[[Communicator], object] | None) -> None:
         _check_callback("on_receive_message", callback)
         super().__setattr__("_on_receive_message", callback)
+        if callback is not None and self.has_messages:
+            self._connection.loop.call_soon(self._connection.tell_queued)
 
     @property
     def on_close(self) -> Callable[[Communicator], object] | None:

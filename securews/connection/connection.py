@@ -287,6 +287,11 @@ class Connection:
         self._ending = (error.close_code, str(error), "us")
         self.channel.finish()
 
+    def tell_queued(self) -> None:
+        """Give the observer a notice of what is queued already, if it still is."""
+        if self.receiving.inbox.messages:
+            self.observer.messages_queued()
+
     def give_up(self, reason: str) -> None:
         """The peer is gone: end without waiting for it."""
         self.channel.abort(TimeoutError(reason))

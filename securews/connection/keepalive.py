@@ -164,13 +164,16 @@ class Keepalive:
         now = connection.loop.now
         if connection.closing:
             return  # nothing but the peer's Close is awaited, under a deadline of its own
+        received = connection.channel.received_at
         if not connection.channel.reading:
             # We do not listen, so silence proves nothing; TCP keepalive finds a dead peer.
             self._asked_at = None
-            self._warn_if_stuck(self._interval)
-            self._arm_idle(now)
+            if now - received >= self._interval - self._tick:
+                self._warn_if_stuck(self._interval)
+                received = now
+            # Otherwise the handler reads and the peer is faster: stopped now, and not for long.
+            self._arm_idle(received)
             return
-        received = connection.channel.received_at
         if self._asked_at is not None and received < self._asked_at:
             assert self._timeout is not None
             if now >= self._asked_at + self._timeout:

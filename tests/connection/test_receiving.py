@@ -218,6 +218,16 @@ def test_on_receive_message_is_a_notice_per_read_beside_recv():
         assert notices.wait(2) == [ws, ws]
 
 
+def test_on_receive_message_tells_of_what_came_before_it_was_set():
+    notices = Happened()
+    with held() as (ws, client):
+        client.send_raw(texts("early"))
+        ws.receive_messages(timeout=TIMEOUT)
+        ws.on_receive_message = notices
+        assert notices.wait() == [ws]
+        assert ws.recv() == "early"
+
+
 def test_on_receive_message_that_raises_closes_with_1011_and_is_logged_once(caplog):
     def prepare(ws):
         ws.on_receive_message = lambda ws: 1 / 0

@@ -16,7 +16,8 @@ from securews.protocol.events import Close, Event, Failure, Ping, Pong
 from securews.protocol.frames import Opcode
 from securews.protocol.websocket import Role, WebSocketProtocol
 
-SIZES = (64, 1024, 1 << 16, 1 << 20)
+SIZES = (None, 1024, 1 << 16, 1 << 20)
+"""None is the size of the third piece: many inputs then come near their limit."""
 ROOMS = (None, 1, 200, 5000)
 CODES = {1000, 1001, 1002, 1003, 1005, *range(1007, 1015), *range(3000, 5000)}
 FAILURES = {1002, 1007, 1008, 1009}
@@ -26,10 +27,9 @@ def check_frames(data: bytes) -> None:
     """Decode one input in one piece and in many."""
     given = FuzzInput.of(data)
     role = Role.CLIENT if given.flags & 1 else Role.SERVER
-    max_size = given.choose(1, SIZES)
+    max_size = given.choose(1, SIZES) or given.sizes[2]
     max_fragments = given.choose(3, (4, 1024))
     room = given.choose(4, ROOMS)
-    assert max_size is not None
     assert max_fragments is not None
 
     def decoder() -> WebSocketProtocol:

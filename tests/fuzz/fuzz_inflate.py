@@ -42,8 +42,8 @@ def check_inflate(data: bytes) -> None:
     assert max_size is not None
     assert window_bits is not None
     takeover, text = bool(given.flags & 16), bool(given.flags & 32)
-    at = len(given.payload) * given.sizes[0] // 256 if given.flags & 64 else len(given.payload)
-    payloads = [part for part in (given.payload[:at], given.payload[at:]) if part]
+    first = given.sizes[0] if given.flags & 64 else len(given.payload)
+    payloads = [part for part in (given.payload[:first], given.payload[first:]) if part]
     opcode = Opcode.TEXT if text else Opcode.BINARY
     wire = b"".join(compressed_frame(opcode, payload) for payload in payloads)
     deflate = Deflate(

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 HANDSHAKE, APPLICATION_DATA = 22, 23
 
 # The key length of each suite, its cipher and its hash.
-_SUITES = {
+_SUITES: dict[str, tuple[int, type[AESGCM | ChaCha20Poly1305], hashes.HashAlgorithm]] = {
     "TLS_AES_256_GCM_SHA384": (32, AESGCM, hashes.SHA384()),
     "TLS_AES_128_GCM_SHA256": (16, AESGCM, hashes.SHA256()),
     "TLS_CHACHA20_POLY1305_SHA256": (32, ChaCha20Poly1305, hashes.SHA256()),

@@ -58,6 +58,7 @@ def test_keys_change_while_the_server_streams_and_no_byte_is_wrong(lab, connect)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.promise(1)
 def test_three_clients_change_keys_for_ten_seconds(lab, connect, measured):
     clients = [connect(lab, "/stream") for _ in range(3)]
@@ -75,6 +76,7 @@ def test_three_clients_change_keys_for_ten_seconds(lab, connect, measured):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.promise(1)
 def test_openssl_asks_for_key_updates_while_the_server_streams(lab, certificates, measured):
     clients = [SClientStream(lab.address, certificates.ca_file) for _ in range(3)]

@@ -1,0 +1,155 @@
+"""The table in docs/promises.md: each promise, its tests, and what a run of them measured.
+
+`scripts/promises` loads this with `-p promise_table`, and pytest then writes the table at the end.
+A row that was not run keeps the figures that it had; a test that fails takes them away.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import sysconfig
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "promises.md"
+PROMISES = ROOT / "tests" / "promises" / "promises.toml"
+ROWS = range(1, 65)
+THE_PYTHONS = 64
+"""The row of the Pythons that a run passed on."""
+
+_BEGIN = "<!-- table of promises, made by scripts/promises -->\n"
+_ROW = re.compile(r"^\| (\d+) \|(?:[^|]*\|){2}([^|]*)\|", re.MULTILINE)
+_MEASURED = re.compile(r"measured(?: (\d+))?")
+
+
+def marked_tests() -> dict[int, list[str]]:
+    """The tests of each row, `file::name`, by their marks."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                for row in _rows_of(node.decorator_list):
+                    found[row].append(f"{path.relative_to(ROOT / 'tests')}::{node.name}")
+    return found
+
+
+def _rows_of(decorators: Iterable[ast.expr]) -> Iterator[int]:
+    for decorator in decorators:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
+            for argument in decorator.args:
+                row = ast.literal_eval(argument)
+                if row not in ROWS:
+                    raise ValueError(f"there is no promise {row}")
+                yield row
+
+
+def promises() -> dict[int, dict[str, str]]:
+    """What promises.toml says of each row."""
+    with PROMISES.open("rb") as file:
+        return {entry.pop("row"): entry for entry in tomllib.load(file)["promise"]}
+
+
+def measured_before(page: str) -> dict[int, str]:
+    """The figures that the page shows."""
+    return {int(row): figure.strip() for row, figure in _ROW.findall(page)}
+
+
+def table(measured: dict[int, str]) -> str:
+    """The Markdown table."""
+    tests = marked_tests()
+    lines = ["| row | promise | promised | measured | shown by |", "|---|---|---|---|---|"]
+    for row, promise in sorted(promises().items()):
+        shown = _by_file(tests[row])
+        if "untested" in promise:
+            shown += f"<br>No test shows {promise['untested']}."
+        cells = [str(row), promise["keeps"], promise["figure"], measured.get(row, ""), shown]
+        assert not any("|" in cell for cell in cells), cells
+        lines.append(re.sub(r" +", " ", f"| {' | '.join(cells)} |"))
+    return "\n".join(lines) + "\n"
+
+
+def _by_file(tests: list[str]) -> str:
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        path, _, name = test.partition("::")
+        by_file[path].append(name)
+    return "<br>".join(
+        f"`{path}`: {', '.join(name.removeprefix('test_').replace('_', ' ') for name in names)}"
+        for path, names in by_file.items()
+    )
+
+
+def with_table(page: str, measured: dict[int, str]) -> str:
+    """The page with the table as the tests have it now."""
+    before, _, _ = page.partition(_BEGIN)
+    return before + _BEGIN + table(measured)
+
+
+class PromiseTable:
+    """Collects what the tests of a run measured."""
+
+    def __init__(self) -> None:
+        self._rows_of: dict[str, list[int]] = {}
+        self._figures: dict[int, list[str]] = defaultdict(list)
+        self._passed: dict[int, int] = defaultdict(int)
+        self._failed: dict[int, list[str]] = defaultdict(list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which rows each test is of."""
+        for item in session.items:
+            rows = [row for mark in item.iter_markers("promise") for row in mark.args]
+            self._rows_of[item.nodeid] = rows
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what a test measured, or that it failed."""
+        rows = self._rows_of.get(report.nodeid, [])
+        if report.failed:
+            for row in rows:
+                self._failed[row].append(report.nodeid.rpartition("::")[2])
+        elif report.when == "call" and report.passed:
+            for row in rows:
+                self._passed[row] += 1
+            for name, text in report.user_properties:
+                if (match := _MEASURED.fullmatch(name)) is not None:
+                    for row in [int(match[1])] if match[1] else rows:
+                        self._figures[row].append(str(text))
+
+    def figures(self, before: dict[int, str]) -> dict[int, str]:
+        """What the table says: this run's, where the row was run."""
+        figures = dict(before)
+        for row in {*self._passed, *self._failed}:
+            if self._failed[row]:
+                figures[row] = f"FAILED: {', '.join(self._failed[row])}"
+            elif self._figures[row]:
+                figures[row] = "; ".join(self._figures[row])
+            elif not before.get(row) or before[row].startswith(("FAILED", "kept")):
+                figures[row] = f"kept in {self._passed[row]} tests"
+        return figures
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write the page."""
+        page = PAGE.read_text()
+        figures = self.figures(measured_before(page))
+        if exitstatus == pytest.ExitCode.OK and self._passed:
+            free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+            name = f"{sys.version_info[0]}.{sys.version_info[1]}{'t' if free_threaded else ''}"
+            known = re.findall(r"\d\.\d+t?", figures.get(THE_PYTHONS, ""))
+            figures[THE_PYTHONS] = f"kept on {', '.join(sorted({*known, name}))}"
+        PAGE.write_text(with_table(page, figures))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Called once, when `-p promise_table` is there."""
+    config.pluginmanager.register(PromiseTable(), "securews-promise-table")
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    PAGE.write_text(with_table(text, measured_before(text)))
