@@ -74,7 +74,7 @@ def test_our_server_takes_our_request_and_our_client_its_answer():
         ("Transfer-Encoding", "leave it out"),
         ("Sec-WebSocket-Key", "leave it out"),
         ("Sec-WebSocket-Version", "leave it out"),
-        ("Sec-WebSocket-Extensions", "leave it out"),
+        ("Sec-WebSocket-Extensions", "compression="),
         ("Sec-WebSocket-Protocol", "subprotocols="),
         ("origin", "origin="),
     ],
