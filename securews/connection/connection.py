@@ -407,7 +407,7 @@ class Connection:
         if self.protocol.paused and not (self.receiving.paused or self._events):
             # Only the room of this pass was used up (a read can inflate to a thousand times its
             # size): nobody else will ask for more, and other connections have a turn between.
-            self.loop.call_soon(self._go_on)
+            self.channel.mark()
 
     def _take_the_rest(self) -> None:
         """Nothing more will come: deliver what is here, however full the queues are."""

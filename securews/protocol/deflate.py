@@ -24,7 +24,7 @@ _LAST_BLOCK = b"\x03\x00"
 """An empty final block: a decompressor between two blocks ends with it, no other does."""
 
 MAX_FINAL_BLOCKS = 16
-"""Blocks with BFINAL in one message at most. One has a meaning (section 7.2.3.5); each costs a
+"""Blocks with BFINAL in one message at most. One has a meaning (section 7.2.3.4); each costs a
 new decompressor and a copy of what follows, so a message made of them would cost its square."""
 
 _NOT_DEFLATE = "a compressed message is no valid DEFLATE data"
@@ -142,7 +142,7 @@ class Inflater:
             out += self._stream.decompress(data, room - len(out))
             if not self._stream.eof:
                 break
-            # A block with BFINAL: what follows is a new stream (section 7.2.3.5).
+            # A block with BFINAL: what follows is a new stream (section 7.2.3.4).
             self._final_blocks += 1
             if self._final_blocks > MAX_FINAL_BLOCKS:
                 raise ProtocolError("a compressed message has too many final blocks", 1007)
