@@ -14,9 +14,9 @@ is busy means that the message goes out uncompressed: that is legal at any time 
 6), and the peer's window does not notice.
 
 A message by itself (a broadcast, a message stream) is legal within a context too, but it moves
-the peer's window on past our own. So the context ends with it, and the next message begins a new
-one. It ends also where a message that was compressed in it is dropped. While a message stream is
-open, what queues behind it goes out uncompressed, for the stream's own bytes leave before it.
+the peer's window on past our own. So the context ends where it goes in, and the next message
+begins a new one; what queues behind an open stream belongs to the new one, for all of the stream
+leaves before it. The context ends also where a message that was compressed in it is dropped.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Compressing:
         elif sending.on_loop:
             if self._offer_in_context(self._lock, opcode, payload):
                 sending.flush_early()
-        elif not self._send_in_context(self._lock, opcode, payload, timeout):
-            sending.send(sending.frame(opcode, payload), timeout)
+        else:
+            self._send_in_context(self._lock, opcode, payload, timeout)
 
     def offer_shared(self, message: SharedMessage) -> bool:
         """Send a message that others get, too, without waiting; as `Sending.offer`."""
@@ -149,18 +149,15 @@ class Compressing:
         opcode: Opcode,
         payload: bytes | bytearray,
         timeout: float | None,
-    ) -> bool:
-        """False, with nothing sent, while a message stream is open."""
+    ) -> None:
         sending = self._sending
         deadline = Deadline(timeout)
         while True:
             sending.wait_for_room(deadline.remaining())
             with lock:
-                if sending.streaming:
-                    return False
                 if sending.has_room:  # else another thread was faster: wait again
                     sending.append(self._in_context(opcode, payload))
-                    return True
+                    return
 
     def _offer_in_context(
         self, lock: threading.Lock, opcode: Opcode, payload: bytes | bytearray
@@ -170,8 +167,6 @@ class Compressing:
         if not lock.acquire(blocking=False):
             return sending.offer(sending.frame(opcode, payload))
         try:
-            if sending.streaming:
-                return sending.offer(sending.frame(opcode, payload))
             taken = sending.offer(self._in_context(opcode, payload))
             if not taken:
                 self._context = None

@@ -219,12 +219,6 @@ class Sending:
         with self._channel.lock:
             return not self._is_full()
 
-    @property
-    def streaming(self) -> bool:
-        """Whether a message stream is open, behind which other messages queue."""
-        with self._channel.lock:
-            return self._is_streaming()
-
     def wait_for_room(self, timeout: float | None) -> None:
         """Wait until a message may be taken; raises as `send`."""
         with self._channel.lock:
