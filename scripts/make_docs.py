@@ -10,10 +10,10 @@ import enum
 import re
 from pathlib import Path
 
-from securews.ground.options import ConnectionOptions, Limits, ServerOptions
+from securews.ground.options import Compression, ConnectionOptions, Limits, ServerOptions
 
 OPTIONS = Path(__file__).parent.parent / "docs" / "options.md"
-KINDS = (ConnectionOptions, ServerOptions, Limits)
+KINDS = (ConnectionOptions, ServerOptions, Limits, Compression)
 
 _TABLE = re.compile(r"(<!-- table of (\w+), made by scripts/make_docs.py -->\n)(?:\|.*\n)*")
 
@@ -24,7 +24,7 @@ def with_tables(text: str) -> str:
     return _TABLE.sub(lambda match: match[1] + table(kinds[match[2]]), text)
 
 
-def table(kind: type[ConnectionOptions | ServerOptions | Limits]) -> str:
+def table(kind: type[ConnectionOptions | ServerOptions | Limits | Compression]) -> str:
     """The options of a kind, as a Markdown table."""
     lines = ["| option | default | reason |", "|---|---|---|"]
     for field in dataclasses.fields(kind):

@@ -32,7 +32,7 @@ from securews.ground.errors import (
     SecureWSError,
 )
 from securews.ground.headers import Headers
-from securews.ground.options import AcceptingMethod, Limits
+from securews.ground.options import AcceptingMethod, Compression, Limits
 from securews.ground.version import __version__
 from securews.protocol.events import Pong
 from securews.server.client import connect
@@ -51,6 +51,7 @@ __all__ = [
     "Authorization",
     "ClientCertificate",
     "Communicator",
+    "Compression",
     "ConfigurationError",
     "ConnectionClosed",
     "ConnectionClosedError",

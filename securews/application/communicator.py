@@ -91,7 +91,9 @@ class Communicator:
 
     # -- sending ---------------------------------------------------------------------------
 
-    def send(self, message: str | BytesLike, *, timeout: float | None = None) -> None:
+    def send(
+        self, message: str | BytesLike, *, timeout: float | None = None, compress: bool = True
+    ) -> None:
         """Send one message, whole: messages of several threads never mix.
 
         It waits while `outbox_bytes` wait to be sent already (on an I/O thread it never does;
@@ -100,21 +102,29 @@ class Communicator:
         Args:
             message: str is sent as text, bytes-like as binary.
             timeout: seconds to wait for room; None is as long as the peer takes something.
+            compress: False sends it as it is where compression was agreed on, too. For messages
+                that hold a secret beside something that another chose (docs/compression.md).
 
         Raises:
             TimeoutError: there was no room in time; nothing was sent.
             ConnectionClosed: the connection is closing or closed.
             TypeError: neither str nor bytes-like.
         """
-        sending = self._connection.sending
-        sending.send(sending.frame(*encode_message(message)), timeout)
+        opcode, payload = encode_message(message)
+        self._connection.sending.send_message(opcode, payload, timeout, compress=compress)
 
-    def send_json(self, value: JSON, *, timeout: float | None = None) -> None:
+    def send_json(
+        self, value: JSON, *, timeout: float | None = None, compress: bool = True
+    ) -> None:
         """Send a value as JSON text; raises as `send`, and TypeError for what JSON lacks."""
-        self.send(json.dumps(value, separators=(",", ":")), timeout=timeout)
+        self.send(json.dumps(value, separators=(",", ":")), timeout=timeout, compress=compress)
 
     def write_message(
-        self, message_type: MessageType = MessageType.TEXT, max_frame_length: int = 65535
+        self,
+        message_type: MessageType = MessageType.TEXT,
+        max_frame_length: int = 65535,
+        *,
+        compress: bool = True,
     ) -> MessageStream:
         """Send one message piece by piece: `with ws.write_message() as stream`.
 
@@ -123,12 +133,13 @@ class Communicator:
         Args:
             message_type: MessageType.TEXT, BINARY or PING.
             max_frame_length: bytes in a frame, at most.
+            compress: as in `send`.
 
         Raises:
             TimeoutError: another stream stayed open for `write_timeout`.
             ConnectionClosed: the connection is closing or closed.
         """
-        return MessageStream(self._connection, message_type, max_frame_length)
+        return MessageStream(self._connection, message_type, max_frame_length, compress=compress)
 
     def ping(self, payload: str | BytesLike = b"") -> PingWaiter:
         """Send a Ping; `.wait(timeout)` on the result gives the seconds until its Pong.

@@ -28,6 +28,8 @@ class Server(Protocol):
         self,
         message: str | BytesLike,
         to: str | Iterable[Communicator] | Callable[[Communicator], bool] | None = None,
+        *,
+        compress: bool = True,
     ) -> list[Communicator]:
         """Send to many; returns those that were skipped."""
 

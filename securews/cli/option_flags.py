@@ -49,6 +49,15 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _add_flag(group: argparse._ArgumentGroup, field: Field[Any], kind: Any) -> None:
     """Add the flag of one field; `kind` is its resolved type."""
+    if bool in get_args(kind):
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=field.name,
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['reason']} (default: off)",
+        )
+        return
     convert, metavar = _converter(kind)
     unit = field.metadata["unit"]
     default = field.default.value if isinstance(field.default, enum.Enum) else field.default

@@ -39,6 +39,7 @@ from securews.ground.errors import (
 )
 from securews.ground.options import ConnectionOptions, Limits
 from securews.protocol.close_codes import cut_reason
+from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close, Event, Ping, Pong
 from securews.protocol.frames import Opcode
 from securews.protocol.websocket import Role, WebSocketProtocol
@@ -63,6 +64,7 @@ class Connection:
         "close_code",
         "close_reason",
         "closing",
+        "deflate",
         "ended",
         "initiator",
         "keepalive",
@@ -87,6 +89,7 @@ class Connection:
         limits: Limits,
         budget: Budget,
         name: str,
+        deflate: Deflate | None = None,
     ) -> None:
         """Prepare it in any thread; nothing moves before `start`.
 
@@ -97,6 +100,7 @@ class Connection:
             limits: of the server.
             budget: of the server: what all its connections may hold together.
             name: what log lines call it.
+            deflate: what was agreed on about compression; None where nothing was.
         """
         self.channel = channel
         self.loop: IOLoop = channel.loop
@@ -104,12 +108,14 @@ class Connection:
         self.options = options
         self.limits = limits
         self.name = name
+        self.deflate = deflate
         self.observer: Observer
         self.protocol = WebSocketProtocol(
             role,
             max_size=options.max_size,
             max_fragments=limits.max_fragments,
             max_control=limits.control_burst + MAX_UNANSWERED,
+            deflate=deflate,
         )
         self.sending = Sending(self)
         self.receiving = Receiving(self)
@@ -403,6 +409,10 @@ class Connection:
             self.channel.set_reading(read)
             if read:
                 self.peer_limits.reading_resumed()
+        if self.protocol.paused and not (self.receiving.paused or self._events):
+            # Only the room of this pass was used up (a read can inflate to a thousand times its
+            # size): nobody else will ask for more, and other connections have a turn between.
+            self.channel.mark()
 
     def _take_the_rest(self) -> None:
         """Nothing more will come: deliver what is here, however full the queues are."""
@@ -411,7 +421,9 @@ class Connection:
         with self.channel.lock:
             self.closing = True
         self._last_events = True
-        self._events.extend(self.protocol.receive(b""))
+        # What is compressed may become a thousand times as large: once more the queue's bound.
+        room = None if self.deflate is None else self.options.max_queue_bytes
+        self._events.extend(self.protocol.receive(b"", room))
         self._dispatch()
 
     def _close_timed_out(self) -> None:

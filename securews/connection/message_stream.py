@@ -6,6 +6,7 @@ import enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from securews.protocol.deflate import Deflater
 from securews.protocol.frames import Opcode
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ _OPCODES = {
 class MessageStream:
     """One outgoing message as a file-like object, for `with`.
 
-    It leaves in frames of at most `max_frame_length` bytes (RFC 6455, section 5.4). Used by one
-    thread at a time; other threads' messages queue behind it. Left by an exception, the message
-    cannot be completed, so the connection is closed with 1011.
+    It leaves in frames of at most `max_frame_length` bytes (RFC 6455, section 5.4), which are cut
+    after it was compressed (RFC 7692, section 6.1). Used by one thread at a time; other threads'
+    messages queue behind it. Left by an exception, the message cannot be completed, so the
+    connection is closed with 1011.
     """
 
-    def __init__(self, connection: Connection, kind: MessageType, max_frame_length: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        kind: MessageType,
+        max_frame_length: int,
+        *,
+        compress: bool = True,
+    ) -> None:
         if not isinstance(kind, MessageType):
             raise TypeError(f"the type is MessageType.TEXT, BINARY or PING, not {kind!r}")
         if max_frame_length < 1:
@@ -47,9 +56,14 @@ class MessageStream:
         self._limit = max_frame_length
         self._opcode = _OPCODES[kind]
         self._buffer = bytearray()
+        self._deflater: Deflater | None = None
+        self._compressed = False  # decided before the first frame leaves, which says so
+        self._undecided_below = 0
         self.closed = False
         if kind is not MessageType.PING:
-            connection.sending.begin_stream()
+            self._deflater = connection.sending.begin_message_stream(compress=compress)
+            if self._deflater is not None and connection.sending.compressing is not None:
+                self._undecided_below = connection.sending.compressing.min_size
 
     def write(self, data: str | bytes | bytearray | memoryview) -> int:
         """Add to the message; returns the length of `data`.
@@ -67,11 +81,11 @@ class MessageStream:
             raise TypeError(
                 f"a {self._kind.value} message takes {wanted}, not {type(data).__name__}"
             )
-        self._buffer += data.encode() if isinstance(data, str) else data
+        self._add(data.encode() if isinstance(data, str) else data)
         if self._kind is MessageType.PING:
             if len(self._buffer) > 125:
                 raise ValueError("a ping carries at most 125 bytes (RFC 6455, section 5.5)")
-        else:
+        elif self._compressed or self._deflater is None:
             self._send_full_frames()
         return len(data)
 
@@ -87,15 +101,17 @@ class MessageStream:
         if self.closed:
             return
         self.closed = True
-        payload = bytes(self._buffer)
         if self._kind is MessageType.PING:
-            self._connection.keepalive.ping(payload)
-        else:
-            try:
-                self._send(payload, last=True)
-            except TimeoutError:
-                self._break_off()
-                raise
+            self._connection.keepalive.ping(bytes(self._buffer))
+            return
+        if self._deflater is not None and self._compressed:
+            self._buffer += self._deflater.finish()
+        try:
+            self._send_full_frames()
+            self._send(bytes(self._buffer), last=True)
+        except TimeoutError:
+            self._break_off()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +133,18 @@ class MessageStream:
         """What was begun cannot be completed, and nothing else may follow it."""
         self._connection.start_close(1011, "a message was broken off")
 
+    def _add(self, data: bytes | bytearray | memoryview) -> None:
+        """Into the buffer, compressed once it is clear that the message is not too small."""
+        if self._deflater is None:
+            self._buffer += data
+        elif self._compressed:
+            self._buffer += self._deflater.add(bytes(data))
+        else:
+            self._buffer += data
+            if len(self._buffer) >= self._undecided_below:
+                self._compressed = True
+                self._buffer[:] = self._deflater.add(self._buffer)
+
     def _send_full_frames(self) -> None:
         """Keep at least one byte back: the last frame is known only at the end."""
         sent = 0
@@ -128,5 +156,7 @@ class MessageStream:
 
     def _send(self, payload: bytes, *, last: bool) -> None:
         sending = self._connection.sending
-        sending.send_fragment(sending.frame(self._opcode, payload, fin=last), last=last)
+        compressed = self._compressed and self._opcode is not Opcode.CONTINUATION
+        frame = sending.frame(self._opcode, payload, fin=last, compressed=compressed)
+        sending.send_fragment(frame, last=last)
         self._opcode = Opcode.CONTINUATION

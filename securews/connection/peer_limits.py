@@ -102,7 +102,7 @@ class PeerLimits:
         seconds = now - self._began
         if seconds < self._timeout or not self._connection.channel.reading:
             self._arm(max(now, self._began) + self._timeout)
-        elif self._connection.protocol.unfinished >= MIN_RATE * seconds:
+        elif self._connection.protocol.message_received >= MIN_RATE * seconds:
             self._arm(now + TICK)
         else:
             self._connection.fail(

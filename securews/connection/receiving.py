@@ -57,9 +57,9 @@ class Receiving:
     # -- with the lock held ----------------------------------------------------------------
 
     @property
-    def room(self) -> int | None:
-        """Bytes of messages that may still be queued, at least 1; None: what comes is dropped."""
-        return None if self._discard else max(1, self._max_bytes - self.inbox.size)
+    def room(self) -> int:
+        """Bytes of messages that one pass may parse, at least 1: what may still be queued."""
+        return max(1, self._max_bytes - self.inbox.size)
 
     def queue(self, messages: list[Message]) -> bool:
         """Take the messages of one read. True if any was queued."""

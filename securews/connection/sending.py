@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from securews.connection.compressing import Compressing, SharedMessage
 from securews.ground.deadlines import Deadline
+from securews.protocol.deflate import Deflater
 from securews.protocol.frames import Opcode, encode_frame
 from securews.protocol.websocket import Role
 
@@ -45,6 +47,7 @@ class Sending:
         "_full_taken",
         "_masked",
         "_patience",
+        "compressing",
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -57,13 +60,38 @@ class Sending:
         self._drop = options.slow_client == "drop"
         self._full_at: float | None = None
         self._full_taken = 0
+        deflate = connection.deflate
+        self.compressing = None if deflate is None else Compressing(self, deflate)
+        """None where no compression was agreed on."""
 
     def frame(
-        self, opcode: Opcode, payload: bytes | bytearray | memoryview, *, fin: bool = True
+        self,
+        opcode: Opcode,
+        payload: bytes | bytearray | memoryview,
+        *,
+        fin: bool = True,
+        compressed: bool = False,
     ) -> bytes:
         """Encode a frame, masked if we are the client (RFC 6455, section 5.3)."""
         key = os.urandom(4) if self._masked else None
-        return encode_frame(opcode, payload, fin=fin, masking_key=key)
+        return encode_frame(opcode, payload, fin=fin, masking_key=key, compressed=compressed)
+
+    def send_message(
+        self,
+        opcode: Opcode,
+        payload: bytes | bytearray | memoryview,
+        timeout: float | None = None,
+        *,
+        compress: bool = True,
+    ) -> None:
+        """Any thread: send a message, compressed where that was agreed on; raises as `send`."""
+        if compress and self.compressing is not None:
+            if isinstance(payload, memoryview):
+                payload = payload.tobytes()  # of any item size and any stride
+            if len(payload) >= self.compressing.min_size:
+                self.compressing.send(opcode, payload, timeout)
+                return
+        self.send(self.frame(opcode, payload), timeout)
 
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Any thread: send an encoded message.
@@ -76,7 +104,7 @@ class Sending:
         channel = self._channel
         if channel.loop.on_loop_thread():
             if self.offer(frame):
-                self._flush_early()
+                self.flush_early()
             return
         with channel.lock:
             self._connection.check_open()
@@ -107,6 +135,13 @@ class Sending:
             raise self._connection.closed_error()
         return not slow
 
+    def offer_shared(self, message: SharedMessage) -> bool:
+        """Any thread: as `offer`, for a message that others get, too."""
+        compressing = self.compressing
+        if compressing is None or not message.compress or message.size < compressing.min_size:
+            return self.offer(message.plain)
+        return compressing.offer_shared(message)
+
     def send_urgent(self, frame: bytes) -> None:
         """Any thread: send a control frame, before the data that waits."""
         channel = self._channel
@@ -118,6 +153,13 @@ class Sending:
             channel.loop.mark(channel)
 
     # -- message streams -------------------------------------------------------------------
+
+    def begin_message_stream(self, *, compress: bool) -> Deflater | None:
+        """Any thread: as `begin_stream`; what compresses the message, None where nothing does."""
+        if compress and self.compressing is not None:
+            return self.compressing.begin_stream()
+        self.begin_stream()
+        return None
 
     def begin_stream(self) -> None:
         """Any thread: from now on other messages queue behind the one that begins.
@@ -151,11 +193,62 @@ class Sending:
         if mark:
             channel.loop.mark(channel)
         if on_loop:
-            self._flush_early()
+            self.flush_early()
 
     def drained(self) -> None:
         """Loop thread: the outbox is empty."""
         self._full_at = None
+
+    def flush_early(self) -> None:
+        """Loop thread: send at once what is much, or comes late in a callback."""
+        channel = self._channel
+        late = time.monotonic() - channel.loop.now > EARLY_SECONDS
+        if late or channel.outbox.size > EARLY_BYTES:
+            channel.flush_early()
+
+    # -- the steps of a message in a context (see compressing.py); any thread ---------------
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether the calling thread must not wait."""
+        return self._channel.loop.on_loop_thread()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message may be taken now."""
+        with self._channel.lock:
+            return not self._is_full()
+
+    def wait_for_room(self, timeout: float | None) -> None:
+        """Wait until a message may be taken; raises as `send`."""
+        with self._channel.lock:
+            self._connection.check_open()
+            self._wait_while(self._is_full, timeout)
+
+    def append(self, frame: bytes) -> None:
+        """Send an encoded message for which there was room; ConnectionClosed at the end."""
+        channel = self._channel
+        with channel.lock:
+            self._connection.check_open()
+            channel.outbox.append(frame)
+            mark = channel.mark_locked()
+        if mark:
+            channel.loop.mark(channel)
+
+    def wait_for_streams(self) -> None:
+        """Wait until no message stream is open; raises as `begin_stream`."""
+        with self._channel.lock:
+            self._connection.check_open()
+            self._wait_while(self._is_streaming, None)
+
+    def begin_stream_now(self) -> bool:
+        """Begin a message stream; False if another one is open."""
+        with self._channel.lock:
+            self._connection.check_open()
+            if self._is_streaming():
+                return False
+            self._channel.outbox.streaming = True
+            return True
 
     # -- internal, with the lock held ------------------------------------------------------
 
@@ -201,9 +294,3 @@ class Sending:
         return outbox.size >= HARD_BOUND * self._bound or (
             seconds >= 1.0 and fallen < MIN_RATE * seconds
         )
-
-    def _flush_early(self) -> None:
-        channel = self._channel
-        late = time.monotonic() - channel.loop.now > EARLY_SECONDS
-        if late or channel.outbox.size > EARLY_BYTES:
-            channel.flush_early()

@@ -19,6 +19,7 @@ from securews.ground.errors import ConfigurationError
 
 __all__ = [
     "AcceptingMethod",
+    "Compression",
     "ConnectionOptions",
     "Limits",
     "ServerOptions",
@@ -41,18 +42,31 @@ class AcceptingMethod(enum.Enum):
 SlowClient = Literal["close", "drop"]
 
 
-def _option(default: Any, reason: str, *, unit: str = "", at_least: float | None = None) -> Any:
+def _option(
+    default: Any,
+    reason: str,
+    *,
+    unit: str = "",
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
     """A field with the facts that flags, docs and checks are made from."""
     return dataclasses.field(
-        default=default, metadata={"reason": reason, "unit": unit, "at_least": at_least}
+        default=default,
+        metadata={"reason": reason, "unit": unit, "at_least": at_least, "at_most": at_most},
     )
 
 
-def _check(options: ConnectionOptions | ServerOptions | Limits) -> None:
+def _check(options: ConnectionOptions | ServerOptions | Limits | Compression) -> None:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         kind = str(field.type)
-        if value is None:
+        if kind == "bool | Compression":
+            if not isinstance(value, (bool, Compression)):
+                raise ConfigurationError(
+                    f"option {field.name!r} is True, False or a securews.Compression, not {value!r}"
+                )
+        elif value is None:
             if "None" not in kind:
                 raise ConfigurationError(f"option {field.name!r} cannot be None: it needs a limit")
         elif kind.startswith(("int", "float")):
@@ -60,7 +74,10 @@ def _check(options: ConnectionOptions | ServerOptions | Limits) -> None:
             least = field.metadata["at_least"]
             if least is not None and value < least:
                 raise ConfigurationError(f"option {field.name!r} is at least {least}, not {value}")
-        elif kind == "bool" and not isinstance(value, bool):
+            most = field.metadata["at_most"]
+            if most is not None and value > most:
+                raise ConfigurationError(f"option {field.name!r} is at most {most}, not {value}")
+        elif kind.startswith("bool") and not isinstance(value, bool):
             raise ConfigurationError(f"option {field.name!r} is True or False, not {value!r}")
         elif kind == "AcceptingMethod" and not isinstance(value, AcceptingMethod):
             names = ", ".join(f"AcceptingMethod.{m.name}" for m in AcceptingMethod)
@@ -76,6 +93,49 @@ def _check_number(name: str, value: object, *, whole: bool) -> None:
     if isinstance(value, bool) or not fits or not math.isfinite(cast("float", value)):
         what = "a whole number" if whole else "a finite number of seconds, or None"
         raise ConfigurationError(f"option {name!r} is {what}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How messages are compressed where both ends agree to: `compression=Compression(level=9)`.
+
+    permessage-deflate of RFC 7692; docs/compression.md has the memory that each value costs. A
+    direction with context takeover refers to its earlier messages: small ones that resemble each
+    other become much smaller, and the memory is kept while the connection lives.
+    """
+
+    level: int = _option(
+        6, "effort for what we send: 1 is fast, 9 is small; 6 is zlib's own", at_least=1, at_most=9
+    )
+    memory_level: int = _option(
+        5, "memory while we compress: 2 ** (memory_level + 9) bytes", at_least=1, at_most=9
+    )
+    min_size: int = _option(
+        64, "smaller messages are sent uncompressed: they gain nothing", unit="bytes", at_least=0
+    )
+    server_window_bits: int = _option(
+        12,
+        "the server compresses with a window of at most 2 ** bits bytes; zlib has no 8",
+        at_least=9,
+        at_most=15,
+    )
+    client_window_bits: int = _option(
+        12,
+        "the client compresses with a window of at most 2 ** bits bytes, if it can be told",
+        at_least=9,
+        at_most=15,
+    )
+    server_context_takeover: bool | None = _option(
+        None,
+        "whether the server's messages may refer to earlier ones; None is yes, unless the "
+        "connection carries a client certificate, a cookie or credentials",
+    )
+    client_context_takeover: bool | None = _option(
+        None, "whether the client's messages may refer to earlier ones; None as above"
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +187,21 @@ class ConnectionOptions:
     max_queue_bytes: int = _option(
         4 << 20, "memory of the messages that wait for the handler", unit="bytes", at_least=1
     )
+    compression: bool | Compression = _option(
+        False,
+        "whether permessage-deflate is agreed to, and with what; off, for it costs memory and "
+        "can tell an onlooker about secrets by the length of messages",
+    )
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def wanted_compression(self) -> Compression | None:
+        """`compression`, with True and False resolved."""
+        if isinstance(self.compression, Compression):
+            return self.compression
+        return Compression() if self.compression else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +326,8 @@ _ALSO_KNOWN = {
     "max_message_size": "max_size",
     "rate_limit": "message_rate",
     "write_limit": "outbox_bytes",
+    "permessage_deflate": "compression",
+    "compress": "compression",
 }
 """What other libraries call it."""
 

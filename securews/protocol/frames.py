@@ -13,6 +13,9 @@ __all__ = ["FrameHeader", "Opcode", "apply_mask", "encode_frame", "read_header"]
 MAX_CONTROL_SIZE = 125
 """Payload bytes of a control frame at most (RFC 6455, section 5.5)."""
 
+RSV1 = 0x40
+"""The bit of the first byte that says "compressed" (RFC 7692, section 6)."""
+
 
 class Opcode(enum.IntEnum):
     """What a frame carries (RFC 6455, section 11.8)."""
@@ -26,13 +29,15 @@ class Opcode(enum.IntEnum):
 
 
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
+_BEGIN_MESSAGES = (Opcode.TEXT, Opcode.BINARY)
 
 
 class FrameHeader(NamedTuple):
     """The header of one frame.
 
     `size` is the announced length of the payload in bytes, `key` its masking key (None where the
-    frame is not masked), `payload_at` the position of its first byte.
+    frame is not masked), `payload_at` the position of its first byte. `compressed` is the bit
+    RSV1, which only the first frame of a message has (RFC 7692, section 6).
     """
 
     fin: bool
@@ -40,6 +45,7 @@ class FrameHeader(NamedTuple):
     size: int
     key: bytes | None
     payload_at: int
+    compressed: bool = False
 
 
 def encode_frame(
@@ -48,6 +54,7 @@ def encode_frame(
     *,
     fin: bool = True,
     masking_key: bytes | None = None,
+    compressed: bool = False,
 ) -> bytes:
     """Encode one frame, header and payload in one piece, so that they leave in one send.
 
@@ -59,11 +66,14 @@ def encode_frame(
         payload: the payload; its length is written in the shortest form.
         fin: whether the message ends with this frame.
         masking_key: four unpredictable bytes for a client's frame, None for a server's.
+        compressed: set RSV1: the first frame of a compressed message (RFC 7692, section 6).
     """
     if isinstance(payload, memoryview):
         payload = payload.tobytes()  # of any item size and any stride
     size = len(payload)
     first = opcode | 0x80 if fin else opcode
+    if compressed:
+        first |= RSV1
     mask_bit = 0 if masking_key is None else 0x80
     if size < 126:
         header = (first << 8 | mask_bit | size).to_bytes(2)
@@ -76,7 +86,9 @@ def encode_frame(
     return b"".join((header, masking_key, apply_mask(payload, masking_key)))
 
 
-def read_header(data: bytes, position: int, *, masked: bool, max_size: int) -> FrameHeader | None:
+def read_header(
+    data: bytes, position: int, *, masked: bool, max_size: int, max_compressed: int | None = None
+) -> FrameHeader | None:
     """Read and judge the header of the frame that begins at `position`.
 
     Each part is judged as soon as it is there, in the order of the bytes. So the fault that is
@@ -88,6 +100,8 @@ def read_header(data: bytes, position: int, *, masked: bool, max_size: int) -> F
         position: where the frame begins in them.
         masked: whether the frame has to be masked (a client's has to, a server's must not).
         max_size: the largest payload that a data frame may announce, in bytes.
+        max_compressed: the same for a frame that begins a compressed message; None where
+            compression was not agreed on.
 
     Returns:
         The header, or None while it is incomplete.
@@ -99,7 +113,10 @@ def read_header(data: bytes, position: int, *, masked: bool, max_size: int) -> F
     if available < 2:
         return None
     first, second = data[position], data[position + 1]
-    opcode = _judge_start(first, second, masked=masked)
+    opcode = _judge_start(first, second, masked=masked, deflate=max_compressed is not None)
+    compressed = bool(first & RSV1)
+    if compressed and max_compressed is not None:
+        max_size = max_compressed
     position += 2
 
     size = second & 0x7F
@@ -120,16 +137,19 @@ def read_header(data: bytes, position: int, *, masked: bool, max_size: int) -> F
             return None
         key = data[position : position + 4]
         position += 4
-    return FrameHeader(first >= 0x80, opcode, size, key, position)
+    return FrameHeader(first >= 0x80, opcode, size, key, position, compressed)
 
 
-def _judge_start(first: int, second: int, *, masked: bool) -> Opcode:
+def _judge_start(first: int, second: int, *, masked: bool, deflate: bool) -> Opcode:
     """The rules for the first two bytes (RFC 6455, sections 5.1, 5.2 and 5.5)."""
-    if first & 0x70:
-        raise ProtocolError("a reserved bit is set, and no extension was agreed on")
+    reserved = first & 0x70
+    if reserved and (reserved != RSV1 or not deflate):
+        raise ProtocolError("a reserved bit is set, and no extension was agreed on that uses it")
     opcode = _OPCODES.get(first & 0x0F)
     if opcode is None:
         raise ProtocolError(f"opcode {first & 0x0F} is reserved")
+    if reserved and opcode not in _BEGIN_MESSAGES:
+        raise ProtocolError("RSV1 is set on a frame that begins no message (RFC 7692, section 6)")
     if masked and second < 0x80:
         raise ProtocolError("a frame of the client is not masked")
     if not masked and second >= 0x80:

@@ -1,4 +1,8 @@
-"""The message that is being received: payload goes in piece by piece, one `str` or `bytes` out."""
+"""The message that is being received: payload goes in piece by piece, one `str` or `bytes` out.
+
+A compressed one is inflated as it comes, so that its limit and its text are judged at the first
+byte that is wrong, and never more is held than `max_size`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import codecs
 from sys import getsizeof
 
 from securews.ground.errors import ProtocolError
+from securews.protocol.deflate import Inflater, compressed_bound
 from securews.protocol.frames import FrameHeader, Opcode
 
 __all__ = ["MAX_EMPTY_FRAGMENTS", "IncomingMessage"]
@@ -25,13 +30,35 @@ class IncomingMessage:
     an eighth), whatever length was announced, and whatever the size of the pieces. Text is
     checked as it comes, so that the first wrong byte fails it (RFC 6455, section 8.1), and decoded
     once at the end.
+
+    Args:
+        max_size: bytes of a message at most, inflated.
+        max_fragments: frames of a message at most.
+        inflater: for compressed messages; None where none may come.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_empty", "_frames", "_max_fragments", "_max_size", "_text")
+    __slots__ = (
+        "_buffer",
+        "_compressed",
+        "_decoder",
+        "_empty",
+        "_frames",
+        "_inflater",
+        "_max_fragments",
+        "_max_size",
+        "_received",
+        "_text",
+        "max_compressed",
+    )
 
-    def __init__(self, *, max_size: int, max_fragments: int) -> None:
+    def __init__(
+        self, *, max_size: int, max_fragments: int, inflater: Inflater | None = None
+    ) -> None:
         self._max_size = max_size
         self._max_fragments = max_fragments
+        self._inflater = inflater
+        self.max_compressed = None if inflater is None else compressed_bound(max_size)
+        """Bytes that a compressed message may have as it comes; None where none may come."""
         self.clear()
 
     def clear(self) -> None:
@@ -41,6 +68,8 @@ class IncomingMessage:
         self._text = False
         self._frames = 0
         self._empty = 0
+        self._compressed = False
+        self._received = 0  # bytes of payload, as they came
 
     @property
     def begun(self) -> bool:
@@ -49,8 +78,15 @@ class IncomingMessage:
 
     @property
     def size_left(self) -> int:
-        """Bytes that the next frame may have: `max_size` is for the sum of all frames."""
+        """Bytes that the next frame may have: the limit is for the sum of all frames."""
+        if self._compressed and self.max_compressed is not None:
+            return self.max_compressed - self._received
         return self._max_size - len(self._buffer)
+
+    @property
+    def received(self) -> int:
+        """Bytes of payload that have come, before they were inflated."""
+        return self._received
 
     @property
     def memory(self) -> int:
@@ -71,6 +107,7 @@ class IncomingMessage:
             raise ProtocolError("a message begins inside another one")
         else:
             self._text = header.opcode is Opcode.TEXT
+            self._compressed = header.compressed
         self._frames += 1
         if self._frames > self._max_fragments:
             raise ProtocolError(f"a message has more than {self._max_fragments} frames", 1008)
@@ -83,8 +120,12 @@ class IncomingMessage:
         """Take a piece of the payload after which more will come.
 
         Raises:
-            ProtocolError: 1007 for text that cannot become valid UTF-8.
+            ProtocolError: 1007 for text that cannot become valid UTF-8, and for what is not
+                compressed as it should be; 1009 for what inflates to more than `max_size`.
         """
+        self._received += len(piece)
+        if self._compressed:
+            piece = self._inflated(piece)
         if self._text:
             if self._decoder is None:
                 self._decoder = _utf8_decoder()
@@ -102,8 +143,10 @@ class IncomingMessage:
         """Take the last piece of the payload; give the message and forget it.
 
         Raises:
-            ProtocolError: 1007 for text that is not valid UTF-8.
+            ProtocolError: as `add`.
         """
+        if self._compressed:
+            piece = self._inflated(piece, last=True)
         whole: bytes | bytearray = piece  # a message in one piece is not copied
         if self._buffer:
             self._buffer += piece
@@ -114,3 +157,7 @@ class IncomingMessage:
             raise ProtocolError(_NOT_UTF8, 1007) from None
         self.clear()
         return message
+
+    def _inflated(self, piece: bytes, *, last: bool = False) -> bytes:
+        assert self._inflater is not None  # or read_header() had refused the frame
+        return self._inflater.inflate(piece, self._max_size - len(self._buffer), last=last)

@@ -144,24 +144,33 @@ def encode_response(response: Response, *, head_only: bool = False) -> bytes:
     return encoded if head_only else encoded + body
 
 
-def encode_101(key: str, subprotocol: str | None, headers: Headers) -> bytes:
+def encode_101(
+    key: str, subprotocol: str | None, headers: Headers, *, extension: str | None = None
+) -> bytes:
     """The bytes that open the WebSocket (RFC 6455, section 4.2.2).
 
     Args:
         key: what `check_upgrade` returned.
         subprotocol: what `choose_subprotocol` returned.
         headers: the user's own, cookies for example.
+        extension: what `deflate_negotiation.accept_offer` returned.
 
     Raises:
         ValueError: `headers` has one of the handshake's own.
     """
-    check_own_headers(headers, _HANDSHAKE, "leave it out (subprotocols= chooses a subprotocol)")
+    check_own_headers(
+        headers,
+        _HANDSHAKE,
+        "leave it out (subprotocols= chooses a subprotocol, compression= an extension)",
+    )
     head = Headers()
     head["Upgrade"] = "websocket"
     head["Connection"] = "Upgrade"
     head["Sec-WebSocket-Accept"] = accept_key(key)
     if subprotocol is not None:
         head["Sec-WebSocket-Protocol"] = subprotocol
+    if extension is not None:
+        head["Sec-WebSocket-Extensions"] = extension
     return _encode_head(101, head, headers)
 
 

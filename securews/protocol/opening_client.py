@@ -13,6 +13,8 @@ import h11
 from securews.ground.errors import HandshakeError, Reject, phrase, printable
 from securews.ground.headers import Headers
 from securews.ground.options import Limits
+from securews.protocol.deflate import Deflate
+from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.head_lines import HeadLines, headers_of, refusal
 from securews.protocol.opening import accept_key, check_own_headers
 
@@ -24,7 +26,6 @@ _OWN = (
     "Connection",
     "Content-Length",
     "Transfer-Encoding",
-    "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Version",
 )
@@ -48,6 +49,7 @@ def build_request(
     subprotocols: Sequence[str] = (),
     *,
     origin: str | None = None,
+    offer: DeflateOffer | None = None,
 ) -> bytes:
     """The bytes of a client's opening request.
 
@@ -58,6 +60,7 @@ def build_request(
         headers: the user's own.
         subprotocols: what is offered, the preferred one first.
         origin: None sends none, as programs other than browsers do.
+        offer: of compression; None makes none.
 
     Raises:
         ValueError: a character that a header or target cannot carry, or one of the handshake's
@@ -65,6 +68,7 @@ def build_request(
     """
     check_own_headers(headers, _OWN, "leave it out")
     check_own_headers(headers, ("Sec-WebSocket-Protocol",), "write subprotocols=[...]")
+    check_own_headers(headers, ("Sec-WebSocket-Extensions",), "write compression=True")
     check_own_headers(headers, ("Origin",), "write origin='https://...'")
     if not _TARGET.fullmatch(target):
         raise ValueError(
@@ -79,6 +83,8 @@ def build_request(
     own["Sec-WebSocket-Version"] = "13"
     if subprotocols:
         own["Sec-WebSocket-Protocol"] = ", ".join(_checked(subprotocols))
+    if offer is not None:
+        own["Sec-WebSocket-Extensions"] = offer.header
     if origin is not None:
         own["Origin"] = origin
     fields = [f"{name}: {value}\r\n" for name, value in own.raw() + headers.raw()]
@@ -100,12 +106,17 @@ class ResponseParser:
     """Reads the server's answer to `build_request`. One thread at a time.
 
     Call `feed` until it returns the headers of a good 101; `leftover` are then the first
-    frames. Any other answer is a HandshakeError with its status, headers and body.
+    frames, and `deflate` is what was agreed on about compression. Any other answer is a
+    HandshakeError with its status, headers and body.
     """
 
-    def __init__(self, key: str, subprotocols: Sequence[str] = ()) -> None:
+    def __init__(
+        self, key: str, subprotocols: Sequence[str] = (), *, offer: DeflateOffer | None = None
+    ) -> None:
         self._accept = accept_key(key)
         self._subprotocols = subprotocols
+        self._offer = offer
+        self.deflate: Deflate | None = None
         self._lines = _response_lines()
         self._h11 = _h11_client()
         self._refused: tuple[int, Headers] | None = None
@@ -166,7 +177,13 @@ class ResponseParser:
             raise self._wrong("Connection does not name Upgrade", headers)
         if headers.get_all("Sec-WebSocket-Accept") != [self._accept]:
             raise self._wrong("Sec-WebSocket-Accept does not answer our key", headers)
-        if "Sec-WebSocket-Extensions" in headers:
+        extensions = headers.get_all("Sec-WebSocket-Extensions")
+        if self._offer is not None:
+            try:
+                self.deflate = self._offer.check(extensions)
+            except ValueError as error:
+                raise self._wrong(str(error), headers) from None
+        elif extensions:
             raise self._wrong("it uses an extension that was not offered", headers)
         chosen = headers.get_all("Sec-WebSocket-Protocol")
         if len(chosen) > 1 or not set(chosen) <= set(self._subprotocols):

@@ -29,6 +29,7 @@ from sys import getsizeof, maxsize
 from securews.ground.errors import ProtocolError
 from securews.protocol.close_codes import encode_close_payload, parse_close_payload
 from securews.protocol.closing import Act, ClosingState, require_may_send, state_after
+from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close, Event, Failure, Ping, Pong
 from securews.protocol.frames import (
     MAX_CONTROL_SIZE,
@@ -72,6 +73,7 @@ class WebSocketProtocol:
             that a read full of them costs no more than so many. None is any number.
         random_key: gives the masking key of each frame that a client sends: four bytes that
             nobody can foresee (RFC 6455, section 10.3).
+        deflate: what was agreed about compression; None where nothing was.
     """
 
     __slots__ = (
@@ -99,6 +101,7 @@ class WebSocketProtocol:
         max_fragments: int = 1024,
         max_control: int | None = None,
         random_key: Callable[[], bytes] = _four_random_bytes,
+        deflate: Deflate | None = None,
     ) -> None:
         # The sending half.
         self._random_key = random_key if role is Role.CLIENT else None
@@ -109,7 +112,11 @@ class WebSocketProtocol:
         self._max_control = maxsize if max_control is None else max_control
         self._control_left = self._max_control
         self._end_received: Act | None = None
-        self._message = IncomingMessage(max_size=max_size, max_fragments=max_fragments)
+        self._message = IncomingMessage(
+            max_size=max_size,
+            max_fragments=max_fragments,
+            inflater=None if deflate is None else deflate.inflater(),
+        )
         self._frame_left = 0  # bytes of payload to come; not 0 only within a data frame
         self._frame_fin = False
         self._frame_key: bytes | None = None  # turned to begin with the next byte to come
@@ -144,6 +151,14 @@ class WebSocketProtocol:
         Receiving thread only.
         """
         return self._message.memory + (getsizeof(self._kept) if self._kept else 0)
+
+    @property
+    def message_received(self) -> int:
+        """Bytes of the unfinished message that have come, before they were inflated.
+
+        Receiving thread only.
+        """
+        return self._message.received + len(self._kept)
 
     def receive(self, data: bytes, room: int | None = None) -> list[Event]:
         """Parse what was read. Receiving thread only.
@@ -200,7 +215,7 @@ class WebSocketProtocol:
         """Take all that can be taken from `position` on; return where the rest begins."""
         self._paused = False
         end = len(data)
-        if room is not None:
+        if room is not None and self._message.max_compressed is None:
             most = _MEMORY_PER_BYTE * (end - position + self._message.memory)
             room = None if room > most else room
         while position < end:
@@ -234,7 +249,11 @@ class WebSocketProtocol:
         """
         if not self._frame_left:
             header = read_header(
-                data, position, masked=self._masked, max_size=self._message.size_left
+                data,
+                position,
+                masked=self._masked,
+                max_size=self._message.size_left,
+                max_compressed=self._message.max_compressed,
             )
             if header is None:
                 return position
@@ -285,12 +304,18 @@ class WebSocketProtocol:
     # -- sending --------------------------------------------------------------------------------
 
     def encode(
-        self, opcode: Opcode, payload: bytes | bytearray | memoryview, *, fin: bool = True
+        self,
+        opcode: Opcode,
+        payload: bytes | bytearray | memoryview,
+        *,
+        fin: bool = True,
+        compressed: bool = False,
     ) -> bytes:
         """The frame that carries `payload`. Sending thread only.
 
         The caller keeps the frames of a message in order (TEXT or BINARY, then CONTINUATION, the
-        last with `fin`) and others out from between them (RFC 6455, section 5.4).
+        last with `fin`) and others out from between them (RFC 6455, section 5.4). `compressed`
+        goes with the first frame of a message that a `Deflater` made.
 
         Raises:
             RuntimeError: the closing has come too far for it; ask `state` first.
@@ -312,7 +337,7 @@ class WebSocketProtocol:
                     f"a ping or pong carries at most {MAX_CONTROL_SIZE} bytes, not {len(payload)}"
                 )
         key = None if self._random_key is None else self._random_key()
-        return encode_frame(opcode, payload, fin=fin, masking_key=key)
+        return encode_frame(opcode, payload, fin=fin, masking_key=key, compressed=compressed)
 
     def close(self, code: int | None, reason: str = "") -> bytes:
         """Our Close frame, the last that we send. Sending thread only.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from securews.application.communicator import Communicator
 from securews.application.messages import BytesLike, encode_message
+from securews.connection.compressing import SharedMessage
 from securews.ground.errors import ConnectionClosed
-from securews.protocol.frames import encode_frame
 
 __all__ = ["broadcast", "chosen"]
 
@@ -26,16 +26,19 @@ def chosen(
     return list(to)
 
 
-def broadcast(message: str | BytesLike, receivers: Iterable[Communicator]) -> list[Communicator]:
+def broadcast(
+    message: str | BytesLike, receivers: Iterable[Communicator], *, compress: bool = True
+) -> list[Communicator]:
     """Send to all; returns those that were skipped.
 
-    A server's frames carry no mask (RFC 6455, section 5.1), so all receivers share one.
+    All receivers share one frame, and those that agreed on compression one for each shape of it.
     """
-    frame = encode_frame(*encode_message(message))
+    opcode, payload = encode_message(message)
+    shared = SharedMessage(opcode, payload, compress=compress)
     skipped = []
     for ws in receivers:
         try:
-            if not ws._connection.sending.offer(frame):
+            if not ws._connection.sending.offer_shared(shared):
                 skipped.append(ws)
         except ConnectionClosed:
             skipped.append(ws)

@@ -33,6 +33,7 @@ from securews.ground.options import (
     field_names,
     replaced,
 )
+from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening_client import ResponseParser, build_request, new_key
 from securews.protocol.websocket import Role
@@ -94,7 +95,11 @@ def connect(
     key = new_key()
     host_header = parts.netloc.rpartition("@")[2]
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = build_request(host_header, target, key, fields, subprotocols, origin=origin)
+    offer = _offer(connection_options, fields, client_cert)
+    request = build_request(
+        host_header, target, key, fields, subprotocols, origin=origin, offer=offer
+    )
+    parser = ResponseParser(key, subprotocols, offer=offer)
     sock = socket.create_connection((parts.hostname, port), deadline.remaining())
     try:
         stream = handler.connect(sock, parts.hostname)
@@ -102,7 +107,7 @@ def connect(
         sock.close()
         raise
     try:
-        answer, leftover = _open(stream, request, ResponseParser(key, subprotocols), deadline)
+        answer = _open(stream, request, parser, deadline)
     except BaseException as error:
         stream.close()
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
@@ -123,8 +128,18 @@ def connect(
         Request(head, remote_address=stream.remote_address, tls=stream.info),
         connection_options,
         answer.get("Sec-WebSocket-Protocol"),
-        leftover,
+        parser,
     )
+
+
+def _offer(
+    options: ConnectionOptions, headers: Headers, client_cert: CertificateFiles | None
+) -> DeflateOffer | None:
+    compression = options.wanted_compression
+    if compression is None:
+        return None
+    confidential = client_cert is not None or "Cookie" in headers or "Authorization" in headers
+    return DeflateOffer(compression, confidential=confidential)
 
 
 def _parsed(url: str) -> tuple[SplitResult, int]:
@@ -170,7 +185,7 @@ def _socket_handler(
 
 def _open(
     stream: SocketStream, request: bytes, parser: ResponseParser, deadline: Deadline
-) -> tuple[Headers, bytes]:
+) -> Headers:
     """Handshake and request, in the calling thread."""
     try:
         while (want := stream.handshake()) is not Want.NOTHING:
@@ -194,7 +209,7 @@ def _open(
         else:
             answer = parser.feed(data)
             if answer is not None:
-                return answer, parser.leftover
+                return answer
 
 
 def _wait(stream: SocketStream, want: Want, deadline: Deadline) -> None:
@@ -273,7 +288,7 @@ def _start(
     request: Request,
     options: ConnectionOptions,
     subprotocol: str | None,
-    leftover: bytes,
+    parser: ResponseParser,
 ) -> Communicator:
     """Move the open connection to the loop."""
     loop = _client_loop.acquire()
@@ -282,12 +297,18 @@ def _start(
     )
     name = f"client of {request.host}{printable(request.path)}"
     connection = Connection(
-        channel, Role.CLIENT, options, limits=Limits(), budget=Budget(None), name=name
+        channel,
+        Role.CLIENT,
+        options,
+        limits=Limits(),
+        budget=Budget(None),
+        name=name,
+        deflate=parser.deflate,
     )
     ws = Communicator(connection, request)
     ws._attach(None, subprotocol)
     observer = _ClientObserver(ws)
     channel.consumer = connection
     connection.observer = observer
-    loop.call_soon(partial(connection.start, observer, leftover))
+    loop.call_soon(partial(connection.start, observer, parser.leftover))
     return ws

@@ -292,17 +292,21 @@ class WebSocketServer:
         self,
         message: str | BytesLike,
         to: str | Iterable[Communicator] | Callable[[Communicator], bool] | None = None,
+        *,
+        compress: bool = True,
     ) -> list[Communicator]:
         """Send one message to many, without waiting for any of them. Any thread.
 
         Args:
             message: str is text, bytes-like is binary.
             to: a path, some Communicators, a predicate, or None for all.
+            compress: as in `Communicator.send`.
 
         Returns:
             Those that were skipped: closed meanwhile, or too slow (see `slow_client`).
         """
-        return broadcast.broadcast(message, broadcast.chosen(self.connections, to))
+        receivers = broadcast.chosen(self.connections, to)
+        return broadcast.broadcast(message, receivers, compress=compress)
 
     def close_where(
         self, predicate: Callable[[Communicator], bool], code: int = 1000, reason: str = ""

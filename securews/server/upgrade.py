@@ -13,6 +13,7 @@ from securews.connection.channel import Channel
 from securews.connection.connection import Connection
 from securews.ground.errors import Reject, printable
 from securews.ground.headers import Headers
+from securews.protocol.deflate_negotiation import accept_offer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_101
 from securews.protocol.websocket import Role
@@ -70,6 +71,7 @@ class Upgrade:
         self.request = request
         self._core = core
         self._key = check_upgrade(head)
+        self._extensions = head.headers.get_all("Sec-WebSocket-Extensions")
         self._subprotocol = choose_subprotocol(request.subprotocols, self.route.subprotocols)
         if not origin_allowed(
             request.origin, head.raw_host, core.socket_handler.secure, self.route.origins
@@ -121,6 +123,11 @@ class Upgrade:
         """
         handler, request = self.route.handler, self.request
         name = f"{printable_address(request.remote_address)} {printable(request.path)}"
+        compression = self.route.options.wanted_compression
+        agreed = compression and accept_offer(
+            self._extensions, compression, confidential=_confidential(request, headers)
+        )
+        extension, deflate = agreed or (None, None)
         connection = Connection(
             channel,
             Role.SERVER,
@@ -128,12 +135,23 @@ class Upgrade:
             limits=self._core.options.limits,
             budget=self._core.budget,
             name=name,
+            deflate=deflate,
         )
         try:
-            answer = encode_101(self._key, self._subprotocol, headers)
+            answer = encode_101(self._key, self._subprotocol, headers, extension=extension)
             ws = handler.create_communicator(connection, request)
             ws._attach(self._core.server, self._subprotocol)
         except Exception:
             log.exception("%s: the connection could not be set up; answered with 500", name)
             raise Reject(500, None, "internal error\n") from None
         return Session(handler, connection, ws, ended), answer
+
+
+def _confidential(request: Request, response_headers: Headers) -> bool:
+    """Whether the opening says who the client is: its messages are worth an onlooker's while."""
+    return (
+        (request.tls is not None and request.tls.client_certificate is not None)
+        or "Cookie" in request.headers
+        or "Authorization" in request.headers
+        or "Set-Cookie" in response_headers
+    )

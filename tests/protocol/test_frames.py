@@ -133,7 +133,7 @@ def fault(data, *, masked=True, max_size=1 << 20):
 def test_a_reserved_bit_is_1002(bit):
     assert fault(bytes([0x81 | bit, 0x80])) == (
         1002,
-        "a reserved bit is set, and no extension was agreed on",
+        "a reserved bit is set, and no extension was agreed on that uses it",
     )
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from securews.ground.errors import HandshakeError, Reject, Response
 from securews.ground.headers import Headers
-from securews.ground.options import Limits
+from securews.ground.options import Compression, Limits
+from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.http_head import RequestParser
 from securews.protocol.opening import check_upgrade, encode_101, encode_response
 from securews.protocol.opening_client import ResponseParser, build_request, new_key
@@ -74,7 +75,7 @@ def test_our_server_takes_our_request_and_our_client_its_answer():
         ("Transfer-Encoding", "leave it out"),
         ("Sec-WebSocket-Key", "leave it out"),
         ("Sec-WebSocket-Version", "leave it out"),
-        ("Sec-WebSocket-Extensions", "leave it out"),
+        ("Sec-WebSocket-Extensions", "compression="),
         ("Sec-WebSocket-Protocol", "subprotocols="),
         ("origin", "origin="),
     ],
@@ -82,6 +83,36 @@ def test_our_server_takes_our_request_and_our_client_its_answer():
 def test_the_handshakes_own_headers_cannot_be_overridden(name: str, word: str):
     with pytest.raises(ValueError, match=f"(?i)'{name}' is written by securews; .*{word}"):
         build_request("a", "/", KEY, Headers({name: "x"}))
+
+
+OFFER = DeflateOffer(Compression(), confidential=False)
+
+
+def test_an_offer_of_compression_is_sent_and_its_answer_understood():
+    request = build_request("a", "/", KEY, Headers(), offer=OFFER)
+    assert b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12" in request
+    for extension in ("permessage-deflate; server_max_window_bits=10", None):
+        parser = ResponseParser(KEY, offer=OFFER)
+        assert parser.feed(encode_101(KEY, None, Headers(), extension=extension)) is not None
+        assert (parser.deflate is None) is (extension is None)
+
+
+@pytest.mark.parametrize(
+    ("offer", "extension"),
+    [
+        (None, "permessage-deflate"),
+        (OFFER, "permessage-deflate; server_max_window_bits=13"),
+        (OFFER, "permessage-deflate; server_max_window_bits=12; surprise"),
+        (OFFER, "x-other"),
+        (OFFER, "permessage-deflate;;"),
+    ],
+)
+def test_an_extension_that_was_not_offered_fails_the_handshake(offer, extension):
+    parser = ResponseParser(KEY, offer=offer)
+    with pytest.raises(HandshakeError) as caught:
+        parser.feed(encode_101(KEY, None, Headers(), extension=extension))
+    assert caught.value.status == 101
+    assert caught.value.headers["Sec-WebSocket-Extensions"] == extension
 
 
 @pytest.mark.parametrize("target", ["", "a", "/a b", "/a\r\nX: y", "/#a", "/caf\xe9", "/\x00"])

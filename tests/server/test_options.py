@@ -223,6 +223,13 @@ def _eleven_bytes(**options):
         return answer_to(client, masked(TEXT, b"x" * 11))
 
 
+@scenario("compression", (False, False), (True, True))
+def _offer_of_compression_is_taken(**options):
+    offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    with one_client(headers=offer, **options) as client:
+        return "sec-websocket-extensions: permessage-deflate" in client.head.lower()
+
+
 @scenario("max_queue", (1, False), (16, True))
 def _is_read_from_behind_a_message(**options):
     with holding(**options) as (client, ws):
