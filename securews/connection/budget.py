@@ -2,8 +2,9 @@
 
 Each connection has bounds of its own; a thousand of them filled at once would still be more than
 a machine has. While the sum is over its limit, connections that hold more than their even share
-are not read from, and of those whose peers take nothing the one with the fullest outbox is
-closed. Who holds little notices nothing.
+are not read from; of those whose peers take nothing the one with the fullest outbox is closed,
+and so is one whose unfinished message alone is more than its share. Who holds little notices
+nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from securews.ground.errors import ProtocolError
+
 if TYPE_CHECKING:
     from securews.connection.connection import Connection
 
 __all__ = ["Budget"]
 
 log = logging.getLogger("securews.server")
+
+SLOW = "and of the peers that take nothing it has the fullest outbox"
+LONG = "and its unfinished message is longer than its share"
 
 RELIEF = 0.9
 """Of the limit: below this share those that were not read from are read from again."""
@@ -59,16 +65,18 @@ class Budget:
         return connection in self._curbed
 
     def _curb(self, connection: Connection, held: int) -> None:
+        """Over the limit: stop who holds more than its share, and close one if that frees any."""
         assert self._limit is not None
-        if held > self._limit / len(self._held):
+        share = self._limit / len(self._held)
+        if held > share:
             self._curbed.add(connection)
             connection.channel.mark()
         slow = [c for c in self._held if c.channel.blocked and not c.closing]
         if slow:
             fullest = max(slow, key=lambda c: c.channel.outbox.size)
-            log.warning(
-                "%s: closed with 1013: max_buffered is reached, and of the peers that take "
-                "nothing it has the fullest outbox",
-                fullest.name,
-            )
+            log.warning("%s: closed with 1013: max_buffered is reached, %s", fullest.name, SLOW)
             fullest.start_close(1013, "too slow", discard=True)
+        elif connection.protocol.unfinished > share and not connection.closing:
+            # It is not read from, so its message would never be complete, nor its memory free.
+            log.warning("%s: closed with 1013: max_buffered is reached, %s", connection.name, LONG)
+            connection.fail(ProtocolError("the server is full; try again later", 1013))

@@ -399,7 +399,7 @@ class Connection:
     def _read_or_pause(self) -> None:
         if self._ending is not None or self._last_events:
             return
-        read = self._peer_gone or not (
+        read = (self._peer_gone and not self.protocol.paused) or not (
             self.receiving.paused
             or self.protocol.paused
             or self._events

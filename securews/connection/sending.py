@@ -285,6 +285,10 @@ class Sending:
                 raise TimeoutError(f"no progress for {self._patience:g} s; nothing was sent")
 
     def _is_slow(self) -> bool:
+        """Whether the peer is to blame: what waits for the end of a stream of ours does not count.
+
+        Only the hard bound asks for no reason.
+        """
         outbox = self._channel.outbox
         now = time.monotonic()
         if self._full_at is None:
@@ -292,5 +296,5 @@ class Sending:
         seconds = now - self._full_at
         fallen = outbox.taken - self._full_taken
         return outbox.size >= HARD_BOUND * self._bound or (
-            seconds >= 1.0 and fallen < MIN_RATE * seconds
+            self._is_full_before_stream() and seconds >= 1.0 and fallen < MIN_RATE * seconds
         )

@@ -97,12 +97,12 @@ class Core:
         }
 
     def add_session(self, session: Session) -> None:
-        """Loop thread."""
+        """Any thread."""
         with self.lock:
             self._sessions[session] = None
 
     def remove_session(self, session: Session) -> None:
-        """Loop thread."""
+        """Any thread."""
         with self.lock:
             self._sessions.pop(session, None)
 

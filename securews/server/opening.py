@@ -280,9 +280,11 @@ class Opening:
         session, data = upgrade.make_session(self.channel, headers, self._session_ended)
         if not self._begin_answer(data):
             return None
+        self._core.add_session(session)  # so that its handler's first broadcast reaches it
         if self._core.loop.on_loop_thread():
             self._opened(session)
         elif not self._core.loop.call_soon(partial(self._opened, session)):
+            self._core.remove_session(session)
             return None  # the server has stopped meanwhile
         return session
 
@@ -334,7 +336,6 @@ class Opening:
         assert self._parser is not None
         self._done()
         self._core.counters["accepted"] += 1
-        self._core.add_session(session)
         session.opened(self._parser.leftover)
         if self._core.stopping:
             session.connection.start_close(1001, "the server stops")

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import securews.testing
 from securews import Communicator, Limits
-from securews.ground.options import ConnectionOptions, field_names
 
 MAX_SIZE = 16 << 20
 MAX_FRAGMENTS = 70_000
@@ -52,16 +51,11 @@ def blocking_echo(ws: Communicator) -> None:
         ws.send(message)
 
 
-def knows_compression() -> bool:
-    """Whether this securews has the option `compression`."""
-    return "compression" in field_names(ConnectionOptions)
-
-
 def agents() -> list[Agent]:
     """Every combination that there is."""
     return [
         Agent(transport, handler, compression)
-        for compression in ([False, True] if knows_compression() else [False])
+        for compression in (False, True)
         for transport in ("wss", "ws")
         for handler in ("event", "blocking")
     ]

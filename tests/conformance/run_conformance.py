@@ -21,7 +21,6 @@ from conformance_servers import (
     OUTBOX_BYTES,
     Agent,
     agents,
-    knows_compression,
     serving,
 )
 from conformance_verdict import NOTES, Result, faults, read_notes, read_results, report
@@ -149,8 +148,6 @@ def _remarks(arguments: argparse.Namespace, seconds: float) -> list[str]:
     ]
     if arguments.quick:
         remarks.append("Left out (--quick): 9.* (limits), 12.* and 13.* (compression).")
-    elif not knows_compression():
-        remarks.append("Left out: 12.* and 13.*; this securews has no compression.")
     else:
         remarks.append("12.* and 13.* run where compression is on.")
     return remarks

@@ -78,3 +78,25 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
         for sender in senders:
             sender.join(20)
     assert len(served) == 90
+
+
+def test_over_max_buffered_unfinished_messages_do_not_hold_the_memory_for_ever():
+    def echo(ws):
+        for message in ws:
+            ws.send(message)
+
+    server = securews.serve(0, echo, tls=False, max_buffered=300_000, message_timeout=None)
+    with server:
+        hoarders = [securews.connect(server.url) for _ in range(5)]
+        streams = [ws.write_message(securews.MessageType.BINARY, 50_000) for ws in hoarders]
+        for stream in streams:
+            stream.write(CHUNK)
+            stream.write(CHUNK)
+        codes = [ws.close_code for ws in hoarders if ws.wait_closed(0.5)]
+        assert codes
+        assert set(codes) == {1013}
+        with securews.connect(server.url) as good:
+            good.send("served")
+            assert good.recv(5) == "served"
+        for ws in hoarders:
+            ws.abort()

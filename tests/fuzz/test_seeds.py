@@ -8,12 +8,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from fuzz_inflate import SIZES as INFLATED_SIZES
 from fuzz_input import MAX_LENGTH, TIME_LIMIT, FuzzInput, check_in_time
 from fuzz_targets import CHECKS, TARGETS
 from planted import BUGS
 
 HERE = Path(__file__).parent
-COMPRESSION = {"inflate", "extensions"}
 
 INPUTS = [
     pytest.param(target, path, id=f"{target}-{path.name}")
@@ -43,10 +43,11 @@ def test_an_input_keeps_the_promises(target, path):
 
 
 @pytest.mark.promise(63)
-@pytest.mark.parametrize("target", [name for name in CHECKS if name != "inflate"])
+@pytest.mark.parametrize("target", CHECKS)
 def test_memory_follows_what_came(target):
-    """The peak over all inputs of a target: nothing that they announce is believed."""
+    """Whatever an input announces, and whatever it would inflate to."""
     check = CHECKS[target]
+    allowed = 4 * max(size or 0 for size in INFLATED_SIZES) if target == "inflate" else 0
     for path in sorted((HERE / "seeds" / target).glob("*")):
         data = path.read_bytes()
         check(data)  # imports and caches
@@ -56,13 +57,13 @@ def test_memory_follows_what_came(target):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert peak <= MEMORY + 64 * len(data), path.name
+        assert peak <= MEMORY + 64 * len(data) + allowed, path.name
 
 
 def test_every_seed_belongs_to_a_target_and_is_small():
     for folder in ("seeds", "regressions"):
         for path in (HERE / folder).glob("*/*"):
-            assert path.parent.name in {*TARGETS, *COMPRESSION}
+            assert path.parent.name in TARGETS
             assert path.stat().st_size <= MAX_LENGTH
             assert b"PRIVATE KEY" not in path.read_bytes()
 
