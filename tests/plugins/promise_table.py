@@ -92,13 +92,18 @@ def with_table(page: str, measured: dict[int, str]) -> str:
     return before + _BEGIN + table(measured)
 
 
+def _function(nodeid: str) -> str:
+    """A test's id without its parameters."""
+    return nodeid.partition("[")[0]
+
+
 class PromiseTable:
     """Collects what the tests of a run measured."""
 
     def __init__(self) -> None:
         self._rows_of: dict[str, list[int]] = {}
         self._figures: dict[int, list[str]] = defaultdict(list)
-        self._passed: dict[int, int] = defaultdict(int)
+        self._passed: dict[int, set[str]] = defaultdict(set)
         self._failed: dict[int, list[str]] = defaultdict(list)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -115,7 +120,7 @@ class PromiseTable:
                 self._failed[row].append(report.nodeid.rpartition("::")[2])
         elif report.when == "call" and report.passed:
             for row in rows:
-                self._passed[row] += 1
+                self._passed[row].add(_function(report.nodeid))
             for name, text in report.user_properties:
                 if (match := _MEASURED.fullmatch(name)) is not None:
                     for row in [int(match[1])] if match[1] else rows:
@@ -123,14 +128,14 @@ class PromiseTable:
 
     def figures(self, before: dict[int, str]) -> dict[int, str]:
         """What the table says: this run's, where the row was run."""
-        figures = dict(before)
+        figures, tests = dict(before), marked_tests()
         for row in {*self._passed, *self._failed}:
             if self._failed[row]:
                 figures[row] = f"FAILED: {', '.join(self._failed[row])}"
             elif self._figures[row]:
                 figures[row] = "; ".join(self._figures[row])
-            elif not before.get(row) or before[row].startswith(("FAILED", "kept")):
-                figures[row] = f"kept in {self._passed[row]} tests"
+            elif not before.get(row) or before[row].startswith("FAILED") or "ran" in before[row]:
+                figures[row] = f"{len(self._passed[row])} of {len(tests[row])} tests ran and passed"
         return figures
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
@@ -141,7 +146,7 @@ class PromiseTable:
             free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
             name = f"{sys.version_info[0]}.{sys.version_info[1]}{'t' if free_threaded else ''}"
             known = re.findall(r"\d\.\d+t?", figures.get(THE_PYTHONS, ""))
-            figures[THE_PYTHONS] = f"kept on {', '.join(sorted({*known, name}))}"
+            figures[THE_PYTHONS] = f"passed on {', '.join(sorted({*known, name}))}"
         PAGE.write_text(with_table(page, figures))
 
 

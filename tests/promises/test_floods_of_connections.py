@@ -226,21 +226,19 @@ def test_a_flood_of_handshakes_leaves_open_connections_their_round_trip(
 ):
     with ExitStack() as stack:
         clients = [stack.enter_context(opened(echo, context)) for _ in range(10)]
-        for _ in range(3):
-            idle = p99(round_trips(clients, 3))
-            with (
-                flood(echo, certificates.ca_file, 6) as one,
-                flood(echo, certificates.ca_file, 6) as two,
-            ):
-                busy = round_trips(clients, 5)
-                handshakes = int(one.stdout.readline()) + int(two.stdout.readline())
-            if p99(busy) < 3 * idle:  # else the machine may be busy with something else
-                break
-    assert p99(busy) < 3 * idle
+        # The quietest of three: what else the machine does must not make the promise easier.
+        idle = min(p99(round_trips(clients, 2)) for _ in range(3))
+        with (
+            flood(echo, certificates.ca_file, 6) as one,
+            flood(echo, certificates.ca_file, 6) as two,
+        ):
+            busy = round_trips(clients, 5)
+            handshakes = int(one.stdout.readline()) + int(two.stdout.readline())
     measured(
         f"{handshakes / 6:.0f} handshakes/s: p50 {statistics.median(busy) * 1e3:.2f} ms, "
         f"p99 {p99(busy) * 1e3:.1f} ms (idle {idle * 1e3:.2f} ms)"
     )
+    assert p99(busy) < 3 * idle
 
 
 # -- rows 7 and 8: too many ------------------------------------------------------------------------

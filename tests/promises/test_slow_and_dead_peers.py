@@ -96,7 +96,8 @@ def test_a_peer_that_never_reads_frees_its_senders_after_write_timeout(lab, cont
             time.sleep(0.1)
     (end,) = ends(lab, context, "flood")
     assert len(end["stuck"]) == 2
-    assert all(9 < seconds < 11 for seconds in end["stuck"])
+    assert end["seconds"] > 9.5
+    assert 8 < max(end["stuck"]) < 11
     measured(f"two senders freed after {max(end['stuck']):.1f} s")
 
 

@@ -325,7 +325,7 @@ class Choosy(securews.PlainSocketHandler):
 
 
 def test_on_connect_query_refuses_before_a_byte_is_read():
-    handler = Choosy(lambda: len(handler.asked.items) > 1)
+    handler: Choosy = Choosy(lambda: len(handler.asked.items) > 1)
     with securews.serve(0, Echo(), tls=handler) as server:
         with silent(server) as refused:
             assert refused.read_to_end() == b""
@@ -334,7 +334,7 @@ def test_on_connect_query_refuses_before_a_byte_is_read():
 
 
 def test_on_connect_query_that_raises_refuses_that_peer_and_is_logged(caplog):
-    handler = Choosy(lambda: len(handler.asked.items) > 1 or 1 / 0)
+    handler: Choosy = Choosy(lambda: len(handler.asked.items) > 1 or 1 / 0)
     with securews.serve(0, Echo(), tls=handler) as server:
         with silent(server) as refused:
             assert refused.read_to_end() == b""
