@@ -97,6 +97,11 @@ def _function(nodeid: str) -> str:
     return nodeid.partition("[")[0]
 
 
+def _is_figure(cell: str) -> bool:
+    """Whether this was measured: a run of a part of the row's tests must not replace it."""
+    return bool(cell) and not cell.startswith("FAILED") and "tests ran and passed" not in cell
+
+
 class PromiseTable:
     """Collects what the tests of a run measured."""
 
@@ -132,9 +137,11 @@ class PromiseTable:
         for row in {*self._passed, *self._failed}:
             if self._failed[row]:
                 figures[row] = f"FAILED: {', '.join(self._failed[row])}"
-            elif self._figures[row]:
+            elif self._figures[row] and (
+                len(self._passed[row]) == len(tests[row]) or not _is_figure(before.get(row, ""))
+            ):
                 figures[row] = "; ".join(self._figures[row])
-            elif not before.get(row) or before[row].startswith("FAILED") or "ran" in before[row]:
+            elif not _is_figure(before.get(row, "")):
                 figures[row] = f"{len(self._passed[row])} of {len(tests[row])} tests ran and passed"
         return figures
 
