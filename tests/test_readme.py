@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from support import for_threads
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
@@ -64,6 +65,8 @@ def dial(folder):
             context.load_cert_chain(
                 folder / f"certs/client-{client}.pem", folder / f"certs/client-{client}-key.pem"
             )
+        else:
+            for_threads(context)
         return connect(server.url.rstrip("/") + path, ssl=context, **arguments)
 
     return dialled

@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Iterable
 
 from fuzz_input import FuzzInput
-from securews.protocol.deflate import Deflate
-from securews.protocol.deflate_negotiation import DeflateOffer, accept_offer
 
 from securews.ground.options import Compression
+from securews.protocol.deflate import Deflate
+from securews.protocol.deflate_negotiation import DeflateOffer, accept_offer
 from securews.protocol.events import Failure
 from securews.protocol.frames import Opcode, encode_frame
 from securews.protocol.websocket import Role, WebSocketProtocol

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import websockets.asyncio.client
+from support import for_threads
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.frames import Close
 from websockets.sync.client import connect
@@ -16,7 +17,7 @@ MIB = 1 << 20
 @pytest.fixture
 def dial(certificates):
     def dial(server, **options):
-        return connect(server.url, ssl=certificates.context(), **options)
+        return connect(server.url, ssl=for_threads(certificates.context()), **options)
 
     return dial
 
