@@ -6,11 +6,6 @@ The loop's thread feeds the protocol and acts on its events; any thread may send
 abort. Both meet under the channel's lock, which guards outbox, inbox and closing, and which is
 never held over a system call, a wait or user code.
 
-Messages of one read are handed over together. A queueing connection puts them into its inbox and
-wakes the thread that receives at most once. An event-driven one calls its observer for each of
-them; it stops where the outbox is full (the peer does not take our answers: let it wait) and goes
-on when the outbox is empty again.
-
 Whoever closes first wins: `close_code` is that of the first Close frame, ours or the peer's, and
 1006 where the connection broke before both were exchanged (RFC 6455, section 7.1.5). What was
 received before the end is delivered before the end.
@@ -20,11 +15,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
-from securews.connection.inbox import Message
+from securews.connection.dispatcher import Dispatcher
 from securews.connection.interfaces import IOLoop, Observer
 from securews.connection.keepalive import MAX_UNANSWERED, Keepalive
 from securews.connection.peer_limits import PeerLimits
@@ -40,7 +34,7 @@ from securews.ground.errors import (
 from securews.ground.options import ConnectionOptions, Limits
 from securews.protocol.close_codes import cut_reason
 from securews.protocol.deflate import Deflate
-from securews.protocol.events import Close, Event, Ping, Pong
+from securews.protocol.events import Close
 from securews.protocol.frames import Opcode
 from securews.protocol.websocket import Role, WebSocketProtocol
 
@@ -55,10 +49,9 @@ class Connection:
     __slots__ = (
         "_budget",
         "_close_timer",
+        "_dispatcher",
         "_ending",
-        "_events",
         "_held",
-        "_last_events",
         "_peer_gone",
         "channel",
         "close_code",
@@ -129,9 +122,7 @@ class Connection:
         self.close_reason = ""
         self.initiator: Initiator = "network"
         self._ending: tuple[int, str, Initiator] | None = None
-        self._events: deque[Event] = deque()
-        self._last_events = False
-        """Nothing more will be read: what is here is delivered to the end."""
+        self._dispatcher = Dispatcher(self)
         self._peer_gone = False
         """The peer has ended while we did not read: nothing holds up what it left."""
         self._close_timer: Timer | None = None
@@ -236,7 +227,7 @@ class Connection:
             self.peer_limits.message_unfinished(another=another)
         else:
             self.peer_limits.message_finished()
-        self._events.extend(events)
+        self._dispatcher.events.extend(events)
         self._dispatch()
 
     def end_received(self) -> None:
@@ -289,7 +280,7 @@ class Connection:
         """The peer broke a rule: say so, and end (RFC 6455, section 7.1.7)."""
         log.debug("%s: closed with %d: %s", self.name, error.close_code, error)
         self.start_close(error.close_code, str(error))
-        self._events.clear()
+        self._dispatcher.events.clear()
         self._ending = (error.close_code, str(error), "us")
         self.channel.finish()
 
@@ -302,81 +293,7 @@ class Connection:
         """The peer is gone: end without waiting for it."""
         self.channel.abort(TimeoutError(reason))
 
-    # -- the loop's thread: events ---------------------------------------------------------
-
-    def _dispatch(self) -> None:
-        """Act on events in their order, until there is none or the outbox is full."""
-        began = time.monotonic()
-        events, queued = self._events, []
-        messages = control = 0
-        while events and not self._must_wait():
-            event = events.popleft()
-            if isinstance(event, (str, bytes)):
-                messages += 1
-                if self.closing and not self._last_events:
-                    continue  # we have said our last word; only the peer's Close is awaited
-                if self.options.max_queue == 0:
-                    continue  # messages of the peer do not matter here
-                if self.observer.event_driven:
-                    self.observer.message_received(event)
-                else:
-                    queued.append(event)
-            elif isinstance(event, Ping):
-                control += 1
-                self._answer(event)
-            elif isinstance(event, Pong):
-                control += not self._note_pong(event)  # what we asked for is no flood
-            elif isinstance(event, Close):
-                self._hand_over(queued)
-                queued = []
-                self._close_received(event)
-            else:
-                self._hand_over(queued)
-                queued = []
-                self.fail(event.error)
-        self._hand_over(queued)
-        if self._ending is None:
-            try:
-                self.peer_limits.count(control=control, messages=messages)
-            except ProtocolError as error:
-                self.fail(error)
-        self._read_or_pause()
-        self.observer.dispatched(began)
-
-    def _must_wait(self) -> bool:
-        """Event-driven: whether the peer must take our answers before it is given more."""
-        if not self.observer.event_driven or self.closing:
-            return False
-        outbox = self.channel.outbox
-        if outbox.size >= self.options.outbox_bytes:
-            self.channel.flush_early()
-        return outbox.size >= self.options.outbox_bytes
-
-    def _hand_over(self, queued: list[Message]) -> None:
-        with self.channel.lock:
-            told = self.receiving.queue(queued)
-        if told:
-            self.observer.messages_queued()
-
-    def _answer(self, ping: Ping) -> None:
-        frame = self.sending.frame(Opcode.PONG, ping.payload)
-        with self.channel.lock:
-            if self.closing:
-                return
-            if self.channel.blocked:
-                self.channel.outbox.set_pong(frame)
-            else:
-                self.channel.outbox.append_urgent(frame)
-
-    def _note_pong(self, pong: Pong) -> bool:
-        """Whether it answers a ping of ours."""
-        answered = self.keepalive.pong(pong.payload)
-        if any(waiter.by_user for waiter in answered):
-            with self.channel.lock:
-                self.receiving.set_pong(pong)
-        return bool(answered)
-
-    def _close_received(self, close: Close) -> None:
+    def close_received(self, close: Close) -> None:
         """Answer with the same code (RFC 6455, section 5.5.1), unless ours went first."""
         if self.close_code is None:
             self.close_code, self.close_reason = close.code, close.reason
@@ -387,29 +304,41 @@ class Connection:
 
     # -- the loop's thread: reading, and the end -------------------------------------------
 
+    def _dispatch(self) -> None:
+        """Act on what was received, and see whether more of it is wanted."""
+        began = time.monotonic()
+        messages, control = self._dispatcher.run()
+        if self._ending is None:
+            try:
+                self.peer_limits.count(control=control, messages=messages)
+            except ProtocolError as error:
+                self.fail(error)
+        self._read_or_pause()
+        self.observer.dispatched(began)
+
     def _go_on(self) -> None:
         """Continue what had to wait: parsing, dispatching, reading."""
-        if self.protocol.paused and not self.receiving.paused and not self._events:
-            self._events.extend(self.protocol.receive(b"", self.receiving.room))
-        if self._events:
+        if self.protocol.paused and not self.receiving.paused and not self._dispatcher.events:
+            self._dispatcher.events.extend(self.protocol.receive(b"", self.receiving.room))
+        if self._dispatcher.events:
             self._dispatch()
         else:
             self._read_or_pause()
 
     def _read_or_pause(self) -> None:
-        if self._ending is not None or self._last_events:
+        if self._ending is not None or self._dispatcher.last:
             return
         read = (self._peer_gone and not self.protocol.paused) or not (
             self.receiving.paused
             or self.protocol.paused
-            or self._events
+            or self._dispatcher.events
             or self._budget.curbs(self)
         )
         if read is not self.channel.reading:
             self.channel.set_reading(read)
             if read:
                 self.peer_limits.reading_resumed()
-        if self.protocol.paused and not (self.receiving.paused or self._events):
+        if self.protocol.paused and not (self.receiving.paused or self._dispatcher.events):
             # Only the room of this pass was used up (a read can inflate to a thousand times its
             # size): nobody else will ask for more, and other connections have a turn between.
             self.channel.mark()
@@ -420,10 +349,10 @@ class Connection:
             return
         with self.channel.lock:
             self.closing = True
-        self._last_events = True
+        self._dispatcher.last = True
         # What is compressed may become a thousand times as large: once more the queue's bound.
         room = None if self.deflate is None else self.options.max_queue_bytes
-        self._events.extend(self.protocol.receive(b"", room))
+        self._dispatcher.events.extend(self.protocol.receive(b"", room))
         self._dispatch()
 
     def _close_timed_out(self) -> None:

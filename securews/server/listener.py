@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import socket
 import stat
 from contextlib import ExitStack
@@ -10,7 +12,9 @@ from pathlib import Path
 
 from securews.ground.errors import ConfigurationError
 
-__all__ = ["open_listeners", "unlink_socket"]
+__all__ = ["give_up_unstarted", "open_listeners", "unlink_socket"]
+
+log = logging.getLogger("securews.server")
 
 PORT_ATTEMPTS = 20
 """Port 0 takes a free port of one family; the other family's may be taken."""
@@ -163,3 +167,15 @@ def unlink_socket(path: str) -> None:
             Path(path).unlink()
     except OSError:
         pass  # somebody removed it already
+
+
+def give_up_unstarted(url: str, process: int, listeners: list[socket.socket]) -> None:
+    """Close the listeners of a server that nobody refers to any more, and say so."""
+    for sock in listeners:
+        sock.close()
+    if os.getpid() == process:
+        log.warning(
+            "the server on %s was never started: call serve_forever(), start_background(), or "
+            "use 'with server:'",
+            url,
+        )

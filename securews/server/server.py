@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import socket
 import sys
 import threading
 import weakref
@@ -32,7 +31,7 @@ from securews.server.arguments import check_arguments
 from securews.server.certificates import CertificateCare
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
-from securews.server.listener import open_listeners, unlink_socket
+from securews.server.listener import give_up_unstarted, open_listeners, unlink_socket
 from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
 from securews.server.signals import signals_handled
@@ -113,7 +112,7 @@ class WebSocketServer:
         self._stopped = threading.Event()
         self._process = os.getpid()
         self._never_started = weakref.finalize(
-            self, _warn_never_started, self.url, self._process, self._listeners
+            self, give_up_unstarted, self.url, self._process, self._listeners
         )
 
     # -- what is served --------------------------------------------------------------------
@@ -398,14 +397,3 @@ class WebSocketServer:
             sock.close()
         if self._path is not None:
             unlink_socket(self._path)
-
-
-def _warn_never_started(url: str, process: int, listeners: list[socket.socket]) -> None:
-    for sock in listeners:
-        sock.close()
-    if os.getpid() == process:
-        log.warning(
-            "the server on %s was never started: call serve_forever(), start_background(), or "
-            "use 'with server:'",
-            url,
-        )
