@@ -162,7 +162,7 @@ class TestStarting:
     def test_works_from_another_directory(self, command, tmp_path):
         # fmt: off
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         # fmt: on
