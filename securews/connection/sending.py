@@ -124,7 +124,7 @@ class Sending:
         channel = self._channel
         with channel.lock:
             self._connection.check_open()
-            slow = channel.outbox.size >= self._bound and self._is_slow()
+            slow = self._is_full() and self._is_slow()
             if not slow:
                 channel.outbox.append(frame)
             mark = channel.mark_locked()
@@ -144,13 +144,7 @@ class Sending:
 
     def send_urgent(self, frame: bytes) -> None:
         """Any thread: send a control frame, before the data that waits."""
-        channel = self._channel
-        with channel.lock:
-            self._connection.check_open()
-            channel.outbox.append_urgent(frame)
-            mark = channel.mark_locked()
-        if mark:
-            channel.loop.mark(channel)
+        self._put(self._channel.outbox.append_urgent, frame)
 
     # -- message streams -------------------------------------------------------------------
 
@@ -227,10 +221,14 @@ class Sending:
 
     def append(self, frame: bytes) -> None:
         """Send an encoded message for which there was room; ConnectionClosed at the end."""
+        self._put(self._channel.outbox.append, frame)
+
+    def _put(self, put: Callable[[bytes], None], frame: bytes) -> None:
+        """Into the outbox without a condition, and have the loop send it."""
         channel = self._channel
         with channel.lock:
             self._connection.check_open()
-            channel.outbox.append(frame)
+            put(frame)
             mark = channel.mark_locked()
         if mark:
             channel.loop.mark(channel)
