@@ -50,6 +50,9 @@ class ProxyProtocolHandler(SocketHandler):
     def reload(self) -> None:
         self.inner.reload()
 
+    def still_admitted(self, info: TLSInfo) -> bool:
+        return self.inner.still_admitted(info)
+
 
 class ProxyProtocolStream(SocketStream):
     """A plain stream until the header is there; afterwards the stream that `inner` makes."""

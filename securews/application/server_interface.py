@@ -17,6 +17,10 @@ class Server(Protocol):
     """What a handler may ask of the server that it runs in."""
 
     @property
+    def ready(self) -> bool:
+        """Whether it takes connections: False from the moment that a stop begins."""
+
+    @property
     def connections(self) -> list[Communicator]:
         """The open connections, as they are now."""
 

@@ -1,7 +1,8 @@
 """Care for the certificates of a running server: reload, file watch, and a warning in time.
 
-Reading and checking files takes milliseconds and may wait for a disk, so it runs in a thread of
-its own; the loop only keeps the time.
+And for those of its clients, which are judged again while their connections are open. Reading and
+checking files takes milliseconds and may wait for a disk, and `authorize=` is the user's code: both
+run in threads of their own; the loop only keeps the time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import logging
 
 from securews.ground.errors import ConfigurationError
 from securews.server.core import Core
+from securews.server.session import Session
+from securews.transport.socket_handler import SocketHandler
 
-__all__ = ["CertificateCare"]
+__all__ = ["CertificateCare", "check_revalidation"]
 
 log = logging.getLogger("securews.tls")
 
@@ -31,9 +34,10 @@ class CertificateCare:
         self._last_error: str | None = None
 
     def start(self) -> None:
-        """Look at the calendar now and then, and at the files as `reload_interval` says."""
+        """Look at the calendar now and then; at files and clients as the options say."""
         self._check_expiry()
         self._watch_files()
+        self._watch_clients()
 
     def reload_soon(self) -> None:
         """Read the files again, in a thread. What fails is logged, and the old ones stay."""
@@ -88,3 +92,38 @@ class CertificateCare:
             log.info("the certificate files were loaded")
             self._last_error = None
             self._core.loop.call_soon(self._warn_of_expiry)
+
+    def _watch_clients(self) -> None:
+        interval, loop = self._core.options.revalidate_interval, self._core.loop
+        if interval is not None:
+            loop.timers.call_at(loop.now + interval, self._look_at_clients)
+
+    def _look_at_clients(self) -> None:
+        if not self._core.new_threads.submit(self._close_who_is_refused_now):
+            self._watch_clients()
+
+    def _close_who_is_refused_now(self) -> None:
+        """In a thread of its own; the next look comes after this one, however long it takes."""
+        try:
+            for session in self._core.sessions():
+                if not self._still_admitted(session):
+                    session.connection.start_close(1008, "the certificate is not accepted any more")
+        finally:
+            self._core.loop.call_soon(self._watch_clients)
+
+    def _still_admitted(self, session: Session) -> bool:
+        info = session.ws.request.tls
+        try:
+            return info is None or self._core.socket_handler.still_admitted(info)
+        except Exception:
+            log.exception("still_admitted raised; %s is closed", session.connection.name)
+            return False
+
+
+def check_revalidation(interval: float | None, handler: SocketHandler) -> None:
+    """ConfigurationError for a `revalidate_interval` that would find nothing to judge."""
+    if interval is not None and type(handler).still_admitted is SocketHandler.still_admitted:
+        raise ConfigurationError(
+            "revalidate_interval judges the certificates of clients again, and "
+            f"{type(handler).__name__} has no rules for them: use MutualTLSSocketHandler"
+        )

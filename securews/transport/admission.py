@@ -1,7 +1,8 @@
 """Which verified clients are let in: judged after every handshake, before any byte of HTTP.
 
 OpenSSL verifies a certificate when it is shown. A resumed session shows none, so what can change
-while a session lives is judged here, on every connection, resumed or not.
+while a session lives is judged here, on every connection, resumed or not; and again while a
+connection is open, where `revalidate_interval` asks for it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ class Admission:
             raise HandshakeError(f"{who} has a certificate that is not for clients")
         if self.authorize is not None and not self._authorized(self.authorize, certificate):
             raise HandshakeError(f"{who} is not authorized")
+
+    def judge_again(self, info: TLSInfo) -> None:
+        """As `judge`, for an open connection: OpenSSL is not asked again, so the CRL is read."""
+        certificate = info.client_certificate
+        if certificate is not None and self.crl is not None and self.crl.refuses(certificate):
+            raise HandshakeError(f"the client {printable(certificate.subject)} is revoked")
+        self.judge(info)
 
     @staticmethod
     def _authorized(

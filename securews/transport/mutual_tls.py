@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from securews.ground.errors import HandshakeError
 from securews.transport.admission import Admission, Authorize, allow_list
 from securews.transport.key_files import CertificateFiles, StrPath, load_trust
 from securews.transport.revocation import RevocationLists
 from securews.transport.socket_handler import SocketAddress, SocketStream
 from securews.transport.tls import SNIUnknown, TLSSocketHandler
+from securews.transport.tls_info import TLSInfo
 
 __all__ = ["MutualTLSSocketHandler"]
+
+log = logging.getLogger("securews.tls")
 
 
 class MutualTLSSocketHandler(TLSSocketHandler):
@@ -38,8 +43,8 @@ class MutualTLSSocketHandler(TLSSocketHandler):
         sni_unknown: see `TLSSocketHandler`.
         crl: PEM, the lists of revoked certificates. Fails closed: a stale one refuses everybody.
         authorize: a callable that gets the `ClientCertificate` and returns whether to let it
-            in, on any handshake thread; or the exact SANs and "sha256:..." fingerprints that
-            are let in.
+            in, on any handshake thread, and on a thread of its own where `revalidate_interval`
+            asks again; or the exact SANs and "sha256:..." fingerprints that are let in.
         require_client_auth_eku: also refuse certificates without an extended key usage. Those
             for servers only are refused in any case.
 
@@ -84,6 +89,15 @@ class MutualTLSSocketHandler(TLSSocketHandler):
         if crl is not None:
             crl.remind()
         return super().accept(sock, address)
+
+    def still_admitted(self, info: TLSInfo) -> bool:
+        """Whether dates, CRL and `authorize`, as they are now, let this client in. May block."""
+        try:
+            self._contexts.latest.admission.judge_again(info)
+        except HandshakeError as refusal:
+            log.info("%s", refusal)
+            return False
+        return True
 
     def _paths(self) -> list[Path]:
         more = (self._client_ca, self._crl)

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from securews.ground.errors import ConfigurationError
 from securews.transport.key_files import StrPath, read_file
+from securews.transport.tls_info import ClientCertificate
 
 __all__ = ["RevocationLists"]
 
@@ -43,7 +44,7 @@ class RevocationLists:
         ConfigurationError: missing, damaged or stale, or not of one of these CAs.
     """
 
-    __slots__ = ("_path", "_remind_at", "until")
+    __slots__ = ("_lists", "_path", "_remind_at", "_revoked", "until")
 
     def __init__(self, path: StrPath, client_ca: StrPath) -> None:
         text = read_file(Path(path), "crl file")
@@ -60,6 +61,8 @@ class RevocationLists:
                 f"crl file {path} holds no CRL (PEM, -----BEGIN X509 CRL-----)"
             )
         self._path = path
+        self._lists = sorted(lists, key=lambda revocations: revocations.last_update_utc)
+        self._revoked: dict[str, frozenset[int]] | None = None
         self.until = min(_checked(revocations, issuers, path) for revocations in lists)
         self._remind_at = (self.until - WARN_BEFORE).timestamp()
 
@@ -70,6 +73,21 @@ class RevocationLists:
         except OSError as exc:  # SSLError is one
             raise ConfigurationError(f"crl file {self._path} cannot be loaded: {exc}") from exc
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+    def refuses(self, certificate: ClientCertificate) -> bool:
+        """Whether the newest list of its issuer revokes it, or there is no list of its issuer.
+
+        What OpenSSL finds in a handshake, for a certificate that it verified earlier.
+        """
+        if self._revoked is None:  # two threads that meet here both make it, and alike
+            self._revoked = {
+                revocations.issuer.rfc4514_string(): frozenset(
+                    revoked.serial_number for revoked in revocations
+                )
+                for revocations in self._lists
+            }
+        revoked = self._revoked.get(certificate.issuer)
+        return revoked is None or certificate.serial_number in revoked
 
     def remind(self) -> None:
         """Say once that a list becomes stale within a day, and once that it is.

@@ -256,6 +256,15 @@ class SocketHandler(abc.ABC):
         """Whether `reload()` would read something else now. May block: it looks at files."""
         return False
 
+    def still_admitted(self, info: TLSInfo) -> bool:
+        """Whether a peer whose handshake was right some time ago would be let in now.
+
+        May block: `revalidate_interval` has it called on a thread of its own. False closes the
+        connection with 1008; so does an exception, which is logged.
+        """
+        del info  # the base class refuses nobody
+        return True
+
     def on_connect_query(self, address: SocketAddress) -> bool:
         """Whether to go on with a peer. On the accept loop: no waiting, no look-ups.
 

@@ -1,7 +1,6 @@
 """The fuzzing itself: it finds what is there to be found, and in the package nothing."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,23 +29,23 @@ def fuzz(target, *arguments, **environment):
     said = done.stdout + done.stderr
     if "No matching distribution found for atheris" in said:
         pytest.skip("atheris has no wheel for this Python or system")
-    executed = re.search(r"number_of_executed_units: (\d+)", said)
-    assert executed, said[-3000:]
-    return done.returncode, int(executed[1]), said
+    assert "number_of_executed_units: " in said, said[-3000:]
+    return done.returncode, said
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found_within_a_minute(bug, tmp_path):
     package, out = tmp_path / "with-a-bug", tmp_path / "out"
     bug.plant(package)
-    status, _, _ = fuzz(bug.target, "--out", out, PYTHONPATH=str(package))
+    status, _ = fuzz(bug.target, "--out", out, PYTHONPATH=str(package))
     assert status != 0, "it was not found"
     assert list((out / bug.target / "crashes").iterdir())
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_found_in_a_minute(target, record_property):
-    """With the corpus that earlier runs have left."""
-    status, executed, said = fuzz(target)
+    """With the corpus that earlier runs have left; their inputs count."""
+    status, said = fuzz(target)
     assert status == 0, said[-3000:]
-    record_property("measured", f"{target}: {executed} inputs in {SECONDS} s")
+    count = int((REPOSITORY / "test-artifacts/fuzz" / target / "executions").read_text())
+    record_property("measured", f"{target}: {count / 1e6:.1f} million inputs, nothing found")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
-import sysconfig
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,8 @@ PAGE = ROOT / "docs" / "promises.md"
 PROMISES = ROOT / "tests" / "promises" / "promises.toml"
 ROWS = range(1, 65)
 THE_PYTHONS = 64
-"""The row of the Pythons that a run passed on."""
+"""The row of the Pythons that everything passed on: `scripts/test` leaves a file for each."""
+PYTHONS = ROOT / "test-artifacts" / "pythons"
 
 _BEGIN = "<!-- table of promises, made by scripts/promises -->\n"
 _ROW = re.compile(r"^\| (\d+) \|(?:[^|]*\|){2}([^|]*)\|", re.MULTILINE)
@@ -33,17 +32,24 @@ def marked_tests() -> dict[int, list[str]]:
     """The tests of each row, `file::name`, by their marks."""
     found: dict[int, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                for row in _rows_of(node.decorator_list):
+        module = ast.parse(path.read_text())
+        of_all = [row for node in module.body if _is_pytestmark(node) for row in _rows_of(node)]
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for row in [*of_all, *_rows_of(*node.decorator_list)]:
                     found[row].append(f"{path.relative_to(ROOT / 'tests')}::{node.name}")
     return found
 
 
-def _rows_of(decorators: Iterable[ast.expr]) -> Iterator[int]:
-    for decorator in decorators:
-        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.promise":
-            for argument in decorator.args:
+def _is_pytestmark(node: ast.stmt) -> bool:
+    """Whether its marks are those of every test in the module."""
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+
+
+def _rows_of(*marks: ast.AST) -> Iterator[int]:
+    for node in (node for mark in marks for node in ast.walk(mark)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.promise":
+            for argument in node.args:
                 row = ast.literal_eval(argument)
                 if row not in ROWS:
                     raise ValueError(f"there is no promise {row}")
@@ -102,6 +108,12 @@ def _is_figure(cell: str) -> bool:
     return bool(cell) and not cell.startswith("FAILED") and "tests ran and passed" not in cell
 
 
+def _count(cell: str) -> int:
+    """How many tests a cell says ran: a run of a few of them does not make it less."""
+    match = re.match(r"(\d+) of \d+ tests", cell)
+    return int(match[1]) if match else 0
+
+
 class PromiseTable:
     """Collects what the tests of a run measured."""
 
@@ -142,18 +154,17 @@ class PromiseTable:
             ):
                 figures[row] = "; ".join(self._figures[row])
             elif not _is_figure(before.get(row, "")):
-                figures[row] = f"{len(self._passed[row])} of {len(tests[row])} tests ran and passed"
+                ran = max(len(self._passed[row]), _count(before.get(row, "")))
+                figures[row] = f"{ran} of {len(tests[row])} tests ran and passed"
         return figures
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self) -> None:
         """Write the page."""
         page = PAGE.read_text()
         figures = self.figures(measured_before(page))
-        if exitstatus == pytest.ExitCode.OK and self._passed:
-            free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
-            name = f"{sys.version_info[0]}.{sys.version_info[1]}{'t' if free_threaded else ''}"
-            known = re.findall(r"\d\.\d+t?", figures.get(THE_PYTHONS, ""))
-            figures[THE_PYTHONS] = f"passed on {', '.join(sorted({*known, name}))}"
+        notes = [path.read_text().strip() for path in sorted(PYTHONS.glob("*"))]
+        if notes and not self._failed[THE_PYTHONS]:
+            figures[THE_PYTHONS] = f"passed on {', '.join(notes)}"
         PAGE.write_text(with_table(page, figures))
 
 

@@ -91,6 +91,12 @@ class Lab(securews.WebSocketHandler):
         other.join()
         ws.state.stuck = stuck
 
+    def do_secret(self, ws):
+        """The same text twice: compressed if that was agreed to, and left as it is."""
+        ws.send("secret " * 100)
+        ws.send("secret " * 100, compress=False)
+        ws.wait_closed(10)
+
     def do_goodbye(self, ws):
         """Close, and note how long that took and how it ended."""
         ws.close(1000)

@@ -35,3 +35,25 @@ def test_every_promise_was_measured_and_kept(maker):
     empty = [row for row, figure in measured.items() if not figure]
     assert not empty
     assert not [row for row, figure in measured.items() if figure.startswith("FAILED")]
+
+
+def test_the_mark_of_a_whole_module_is_one_of_each_of_its_tests(maker):
+    module = "fuzz/test_fuzzing.py"
+    assert f"{module}::test_nothing_is_found_in_a_minute" in maker["marked_tests"]()[63]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "1 of 4 tests ran and passed"),
+        ("2 of 3 tests ran and passed", "2 of 4 tests ran and passed"),
+        ("0.1 s", "0.1 s"),
+        ("FAILED: test_a", "1 of 4 tests ran and passed"),
+    ],
+)
+def test_a_run_of_a_part_takes_nothing_away(maker, monkeypatch, before, after):
+    collected = maker["PromiseTable"]()
+    collected._passed[7].add("tests/x.py::test_a")
+    names = [f"x.py::test_{name}" for name in "abcd"]
+    monkeypatch.setitem(collected.figures.__globals__, "marked_tests", lambda: {7: names})
+    assert collected.figures({7: before}) == {7: after}

@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from server_process import ROOT, ServerProcess, Stopwatch
-from support import Happened, eventually
+from support import eventually
 from wire import TEXT, WireClient, frame, request_head
 
 import securews
@@ -205,63 +205,120 @@ def test_an_unknown_name_is_told_so_where_that_was_asked_for(certificates):
             WireClient(server.address, anybody, server_name="other.example")
 
 
-def revocations(issuer_file, key_file, *serials):
-    """A CRL for a day."""
-    issuer = x509.load_pem_x509_certificate(Path(issuer_file).read_bytes())
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
-        .last_update(now - dt.timedelta(minutes=1))
-        .next_update(now + dt.timedelta(days=3))
-    )
-    for serial in serials:
-        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
-        builder = builder.add_revoked_certificate(revoked.build())
-    key = load_pem_private_key(Path(key_file).read_bytes(), None)
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+class Works:
+    """A CA with the clients bob and eve, and a list of whom it has revoked."""
+
+    def __init__(self, directory: Path) -> None:
+        from securews.cli.main import main
+
+        arguments = ["gen-dev-certs", "--out", str(directory), "--client", "bob", "--client", "eve"]
+        assert main(arguments) == 0
+        self._directory = directory
+        self.ca = str(directory / "ca.pem")
+        self.revoke()
+
+    def handler(self):
+        return securews.MutualTLSSocketHandler(
+            self._directory / "server.pem",
+            self._directory / "server-key.pem",
+            client_ca=self.ca,
+            crl=self._directory / "crl.pem",
+        )
+
+    def connect(self, server, name):
+        pair = tuple(str(self._directory / f"client-{name}{end}.pem") for end in ("", "-key"))
+        return securews.connect(server.url, tls=self.ca, client_cert=pair)
+
+    def serial_of(self, name):
+        text = (self._directory / f"client-{name}.pem").read_bytes()
+        return x509.load_pem_x509_certificate(text).serial_number
+
+    def revoke(self, *names):
+        """Put a list in the place of the one before it."""
+        issuer = x509.load_pem_x509_certificate(Path(self.ca).read_bytes())
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(issuer.subject)
+            .last_update(now - dt.timedelta(minutes=1))
+            .next_update(now + dt.timedelta(days=3))
+        )
+        for name in names:
+            revoked = x509.RevokedCertificateBuilder().serial_number(self.serial_of(name))
+            builder = builder.add_revoked_certificate(revoked.revocation_date(now).build())
+        key = load_pem_private_key((self._directory / "ca-key.pem").read_bytes(), None)
+        fresh = self._directory / "crl.new"
+        fresh.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        fresh.replace(self._directory / "crl.pem")
+
+
+@pytest.fixture
+def works(tmp_path):
+    return Works(tmp_path)
+
+
+@pytest.mark.promise(18)
+def test_accept_may_refuse_by_the_certificate(works):
+    def accept(request, response_headers):
+        return request.tls.client_certificate.common_name != "eve"
+
+    def hello(ws):
+        ws.send(ws.identity.common_name)
+
+    options = {"tls": works.handler(), "accept": accept}
+    with securews.serve(0, hello, **options) as server:
+        with works.connect(server, "bob") as bob:
+            assert bob.recv(timeout=5) == "bob"
+        with pytest.raises(securews.HandshakeError) as refused:
+            works.connect(server, "eve")
+        assert refused.value.status == 403
 
 
 @pytest.mark.promise(19, 20)
-def test_who_was_revoked_is_out_within_two_seconds_and_stays_out(tmp_path, measured):
-    from securews.cli.main import main
-
-    out = str(tmp_path)
-    assert main(["gen-dev-certs", "--out", out, "--client", "bob", "--client", "eve"]) == 0
-    ca, ca_key, crl = (str(tmp_path / name) for name in ("ca.pem", "ca-key.pem", "crl.pem"))
-    Path(crl).write_bytes(revocations(ca, ca_key))
-    handler = securews.MutualTLSSocketHandler(
-        f"{out}/server.pem", f"{out}/server-key.pem", client_ca=ca, crl=crl
-    )
-
-    def connect(server, name):
-        pair = (f"{out}/client-{name}.pem", f"{out}/client-{name}-key.pem")
-        return securews.connect(server.url, tls=ca, client_cert=pair)
-
-    closed = Happened()
-    with securews.serve(0, lambda ws: closed((ws.wait_closed(), ws)), tls=handler) as server:
-        bob, eve = connect(server, "bob"), connect(server, "eve")
-        with bob, eve:
-            eventually(lambda: len(server.connections) == 2, "both")
-            watch = Stopwatch()
-            serial = x509.load_pem_x509_certificate(
-                Path(f"{out}/client-eve.pem").read_bytes()
-            ).serial_number
-            Path(crl).write_bytes(revocations(ca, ca_key, serial))
-            server.reload_tls()
-            revoked = server.close_where(
-                lambda ws: ws.request.tls.client_certificate.serial_number == serial, 1008
-            )
-            assert revoked == 1
-            eve.wait_closed(5)
-            seconds = watch.seconds
-            assert eve.close_code == 1008
-            bob.ping().wait(5)
-            with pytest.raises(securews.SecureWSError):
-                connect(server, "eve").recv(timeout=5)
-            connect(server, "bob").close()
+def test_who_was_revoked_is_out_within_two_seconds_and_stays_out(works, measured):
+    with (
+        securews.serve(0, lambda ws: ws.wait_closed(), tls=works.handler()) as server,
+        works.connect(server, "bob") as bob,
+        works.connect(server, "eve") as eve,
+    ):
+        eventually(lambda: len(server.connections) == 2, "both")
+        watch = Stopwatch()
+        works.revoke("eve")
+        server.reload_tls()
+        serial = works.serial_of("eve")
+        revoked = server.close_where(
+            lambda ws: ws.request.tls.client_certificate.serial_number == serial, 1008
+        )
+        assert revoked == 1
+        eve.wait_closed(5)
+        seconds = watch.seconds
+        assert eve.close_code == 1008
+        bob.ping().wait(5)
+        with pytest.raises(securews.SecureWSError):
+            works.connect(server, "eve").recv(timeout=5)
+        works.connect(server, "bob").close()
     assert seconds < 2
-    measured(f"1008 {seconds * 1000:.0f} ms after the list was written", 20)
+    measured(f"`close_where`: 1008 {seconds * 1000:.0f} ms after the list was written", 20)
+
+
+@pytest.mark.promise(20)
+def test_who_was_revoked_is_closed_by_itself_where_that_was_asked_for(works, measured):
+    """Nothing is called: the list is written, and the server finds it, and who is on it."""
+    intervals = {"reload_interval": 0.1, "revalidate_interval": 0.1}
+    with (
+        securews.serve(0, lambda ws: ws.wait_closed(), tls=works.handler(), **intervals) as server,
+        works.connect(server, "bob") as bob,
+        works.connect(server, "eve") as eve,
+    ):
+        eve.ping().wait(5)
+        watch = Stopwatch()
+        works.revoke("eve")
+        eve.wait_closed(5)
+        seconds = watch.seconds
+        assert eve.close_code == 1008
+        bob.ping().wait(5)
+    assert seconds < 2
+    measured(f"by itself, looking each 0.1 s: after {seconds * 1000:.0f} ms")
 
 
 @pytest.mark.slow

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import socket
 import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from own_records import OwnRecords
+from own_records import APPLICATION_DATA, OwnRecords
 from server_process import Stopwatch
 from support import eventually
 from wire import PONG, TEXT, frame, request_head
@@ -147,6 +148,18 @@ class SClientStream:
     def _read(self):
         while part := self._process.stdout.read(1 << 16):
             self._seen += part
+
+
+@pytest.mark.promise(61)
+def test_a_small_message_is_one_record(echo, connect):
+    with connect(echo) as client:
+        for size in (1, 200, 10_000):
+            client.send(frame(TEXT, b"x" * size))
+            head = client.socket.recv(5, socket.MSG_WAITALL)
+            assert head[0] == APPLICATION_DATA
+            record = client.socket.recv(int.from_bytes(head[3:]), socket.MSG_WAITALL)
+            # Header and payload of the frame, the type of the record, and its tag of 16 bytes.
+            assert len(record) == (2 if size < 126 else 4) + size + 1 + 16
 
 
 RECORDS = {

@@ -1,3 +1,4 @@
+import datetime as dt
 import logging
 import ssl
 
@@ -7,6 +8,7 @@ from test_tls import Session
 from transport_helpers import CLIENT, DAY, NOW, SERVER, Files
 
 from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.transport import admission
 from securews.transport.mutual_tls import MutualTLSSocketHandler
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -143,22 +145,21 @@ def test_a_resumed_session_of_tls_1_2_is_judged_again(files, mutual, connect):
     assert judge.seen == ["pump-1"] * 3
 
 
-@pytest.mark.promise(14)
-def test_a_resumed_session_ends_with_its_certificate(files, mutual, connect, monkeypatch):
-    import datetime as dt
-
-    from securews.transport import admission
-
-    context = files.client_context(TLS12, files.client())
-    handler = mutual(minimum_version=TLS12)
-    first = connect(handler, context=context)
-
+def in_sixty_days(monkeypatch):
     class Later(dt.datetime):
         @classmethod
         def now(cls, tz=None):
             return super().now(tz) + 60 * DAY
 
     monkeypatch.setattr(admission.dt, "datetime", Later)
+
+
+@pytest.mark.promise(14)
+def test_a_resumed_session_ends_with_its_certificate(files, mutual, connect, monkeypatch):
+    context = files.client_context(TLS12, files.client())
+    handler = mutual(minimum_version=TLS12)
+    first = connect(handler, context=context)
+    in_sixty_days(monkeypatch)
     with pytest.raises(HandshakeError, match="expired or not yet valid"):
         connect(handler, context=context, session=first.session)
 
@@ -271,6 +272,40 @@ def test_a_judge_that_fails_refuses_and_is_logged_once(files, mutual, connect, c
         connect(mutual(authorize=judge), files.client())
     assert caplog.text.count("LookupError: the database is down") == 1
     assert caplog.text.count("Traceback") == 1
+
+
+@pytest.mark.promise(20)
+def test_an_open_connection_is_judged_by_what_holds_now(files, mutual, connect, caplog):
+    caplog.set_level(logging.INFO)
+    judge = Judge()
+    handler = mutual(authorize=judge, crl=files.crl())
+    info = connect(handler, files.client(serial=4711)).info
+    assert handler.still_admitted(info)
+    judge.verdict = False
+    assert not handler.still_admitted(info)
+    judge.verdict = True
+    files.crl(4711)
+    assert handler.still_admitted(info), "the list was not read yet"
+    handler.reload()
+    assert not handler.still_admitted(info)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the client 'O=Works,CN=pump-1' is not authorized",
+        "the client 'O=Works,CN=pump-1' is revoked",
+    ]
+
+
+@pytest.mark.promise(20)
+def test_an_open_connection_does_not_outlive_its_certificate(files, mutual, connect, monkeypatch):
+    handler = mutual()
+    info = connect(handler, files.client()).info
+    assert handler.still_admitted(info)
+    in_sixty_days(monkeypatch)
+    assert not handler.still_admitted(info)
+
+
+def test_who_showed_no_certificate_stays(files, mutual, connect):
+    handler = mutual(required=False, authorize=set(), crl=files.crl())
+    assert handler.still_admitted(connect(handler).info)
 
 
 @pytest.mark.promise(25)

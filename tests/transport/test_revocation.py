@@ -2,11 +2,14 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from transport_helpers import DAY, NOW, Files, private_file
 
 from securews.ground.errors import ConfigurationError
 from securews.transport import revocation
 from securews.transport.revocation import RevocationLists
+from securews.transport.tls_info import ClientCertificate
 
 
 @pytest.fixture
@@ -84,3 +87,26 @@ def test_the_log_says_once_that_it_becomes_stale_and_once_that_it_is(lists, capl
     lists.remind()
     lists.remind()
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+
+
+def shown(pair):
+    certificate = x509.load_pem_x509_certificate(Path(pair[0]).read_bytes())
+    return ClientCertificate.from_der(certificate.public_bytes(Encoding.DER))
+
+
+@pytest.mark.promise(20)
+def test_what_is_listed_is_refused_and_so_is_what_no_list_is_about(files):
+    lists = RevocationLists(files.crl(13, 14), files.ca)
+    assert lists.refuses(shown(files.client("bad", serial=13)))
+    assert not lists.refuses(shown(files.client("good", serial=12)))
+    other = Files(files.directory / "other", "Another CA")
+    assert lists.refuses(shown(other.client(serial=12)))
+
+
+def test_of_two_lists_of_an_issuer_the_newer_counts(files):
+    held = shown(files.client(serial=13))
+    older = Path(files.crl(13, file="older.pem", last_update=NOW - 3 * DAY)).read_bytes()
+    newer = Path(files.crl(14, file="newer.pem", last_update=NOW - 2 * DAY)).read_bytes()
+    for text in (older + newer, newer + older):
+        path = private_file(files.directory / "both.pem", text)
+        assert not RevocationLists(path, files.ca).refuses(held)

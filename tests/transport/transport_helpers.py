@@ -104,12 +104,18 @@ class Files:
             ),
         )
 
-    def crl(self, *serials: int, next_update=NOW + 7 * DAY, file: str = "crl.pem") -> str:
+    def crl(
+        self,
+        *serials: int,
+        last_update=NOW - 10 * DAY,
+        next_update=NOW + 7 * DAY,
+        file: str = "crl.pem",
+    ) -> str:
         """A list that revokes these."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.ca_certificate.subject)
-            .last_update(NOW - 10 * DAY)
+            .last_update(last_update)
             .next_update(next_update)
         )
         for serial in serials:
