@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast
@@ -30,6 +31,8 @@ __all__ = ["Communicator"]
 log = logging.getLogger("securews.server")
 
 _ids = itertools.count(1)
+_ids_lock = threading.Lock()
+"""Without a GIL next() is not one step: two threads may get the same number."""
 
 
 class Communicator:
@@ -65,7 +68,8 @@ class Communicator:
         put = super().__setattr__
         put("_connection", connection)
         put("request", request)
-        put("id", next(_ids))
+        with _ids_lock:
+            put("id", next(_ids))
         put("subprotocol", None)
         put("_server", None)
         put("_state", None)

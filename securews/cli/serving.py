@@ -5,17 +5,24 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from securews.cli import worker
 from securews.cli.option_flags import add_option_flags, given_options
 from securews.cli.parsing import Subcommands, UsageError
 from securews.ground.errors import ConfigurationError
+from securews.ground.options import AcceptingMethod, Limits
 
 __all__ = ["add_commands"]
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+WORKER_LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
 _HANDLER_NAMES = ("event", "blocking", "threaded")
 
@@ -69,6 +76,21 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         default="localhost",
         help="address to listen on (default: %(default)s)",
     )
+    group = parser.add_argument_group("processor cores")
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=_workers,
+        help="serve with N processes on one port. Each has its own clients, and the limits below "
+        "hold in each: N times --max-connections, for one (default: serve in this process)",
+    )
+    group.add_argument(
+        "--switch-interval",
+        metavar="S",
+        type=_switch_interval,
+        help="seconds after which a busy thread lets others run; a smaller one helps many "
+        "connections beside a handler that computes (default: Python's own, 0.005)",
+    )
     group = parser.add_argument_group("TLS")
     group.add_argument("--tls-cert", metavar="F", help="certificate chain (PEM)")
     group.add_argument("--tls-key", metavar="F", help="its key, where --tls-cert does not hold it")
@@ -86,29 +108,82 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _echo(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
-    # Not at the top: a wrong option need not wait for the library.
-    from securews.cli.echo_handlers import ECHO_HANDLERS
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes: 1 or more")
+    return int(text)
 
-    return _run(ECHO_HANDLERS[arguments.handler](broadcast=arguments.broadcast), settings)
+
+def _switch_interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1e-6 <= seconds <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no switch interval: 0.000001 to 1 s")
+    return seconds
+
+
+def _echo(arguments: argparse.Namespace) -> int:
+    if arguments.broadcast and arguments.workers is not None:
+        raise UsageError("--broadcast would reach one worker's clients only: leave --workers out")
+
+    def make() -> Any:
+        # Not at the top: a wrong option need not wait for the library.
+        from securews.cli.echo_handlers import ECHO_HANDLERS
+
+        return ECHO_HANDLERS[arguments.handler](broadcast=arguments.broadcast)
+
+    return _run(arguments, make)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    return _run(arguments, lambda: _load(arguments.handler))
+
+
+def _run(arguments: argparse.Namespace, make_handler: Callable[[], Any]) -> int:
+    """Serve until SIGINT or SIGTERM, in this process or in workers."""
     settings = _settings(arguments)
-    return _run(_load(arguments.handler), settings)
-
-
-def _run(handler: Any, settings: dict[str, Any]) -> int:
-    """Serve until SIGINT or SIGTERM."""
+    inheritance = worker.inherited()
+    if inheritance is None and arguments.workers is not None:
+        return _run_workers(arguments, settings)
+    if arguments.switch_interval is not None:
+        sys.setswitchinterval(arguments.switch_interval)
+    handler = make_handler()
     import securews
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if inheritance is not None:
+        logging.basicConfig(format=WORKER_LOG_FORMAT)
+        settings |= {"port": None, "sockets": inheritance.listeners}
+        inheritance.serve(securews.serve(handler=handler, **settings))
+        return 0
+    logging.basicConfig(format=LOG_FORMAT)
     server = securews.serve(handler=handler, **settings)
-    # Flushed, so that a program that waits for the line can connect.
-    print(f"listening on {server.url} (Ctrl-C stops)", flush=True)
+    _announce(server.url)
     server.serve_forever()
     return 0
+
+
+def _run_workers(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Hold the port, and let workers serve on it."""
+    if settings.get("accepting_method") is AcceptingMethod.SERIAL:
+        raise UsageError(
+            "--accepting serial serves one client after another, and workers would not: leave one "
+            "of them out"
+        )
+    from securews.cli.workers import Workers
+    from securews.server.listener import open_shared_listeners
+
+    logging.basicConfig(format=WORKER_LOG_FORMAT)
+    listeners = open_shared_listeners(
+        arguments.host, arguments.port, Limits().backlog, arguments.workers
+    )
+    return Workers(listeners, _announce).run()
+
+
+def _announce(url: str) -> None:
+    # Flushed, so that a program that waits for the line can connect.
+    print(f"listening on {url} (Ctrl-C stops)", flush=True)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:

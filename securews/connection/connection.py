@@ -132,8 +132,8 @@ class Connection:
     # -- any thread ------------------------------------------------------------------------
 
     def refuse_on_loop(self, what: str) -> None:
-        """Raise RuntimeError on the loop's thread, where `what` could never return."""
-        if self.loop.on_loop_thread():
+        """Raise RuntimeError on an I/O thread, where `what` could never return."""
+        if self.loop.on_io_thread():
             raise RuntimeError(
                 f"{what} would block the I/O thread that serves all connections; in an event "
                 "handler, use on_message(), or a WebSocketHandler, which has a thread of its own"
@@ -183,9 +183,9 @@ class Connection:
         return True
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close, and wait for the peer's Close at most `close_timeout` (not on the loop)."""
+        """Close, and wait for the peer's Close at most `close_timeout` (not on an I/O thread)."""
         self.start_close(code, reason)
-        if not self.loop.on_loop_thread():
+        if not self.loop.on_io_thread():
             self.receiving.wait_closed(self.options.close_timeout, discard=False)
 
     def abort(self) -> None:

@@ -42,6 +42,9 @@ class IOLoop(Protocol):
     def on_loop_thread(self) -> bool:
         """Any thread: whether it is the loop's own."""
 
+    def on_io_thread(self) -> bool:
+        """Any thread: whether it is any loop's own: connections of others would wait with it."""
+
 
 class Consumer(Protocol):
     """Who is given the bytes of a channel. All on the loop's thread."""

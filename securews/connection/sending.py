@@ -104,7 +104,10 @@ class Sending:
         channel = self._channel
         if channel.loop.on_loop_thread():
             if self.offer(frame):
-                self.flush_early()
+                self._flush_early()
+            return
+        if channel.loop.on_io_thread():  # of another loop: only this channel's own may flush
+            self.offer(frame)
             return
         with channel.lock:
             self._connection.check_open()
@@ -171,7 +174,7 @@ class Sending:
     def send_fragment(self, frame: bytes, *, last: bool) -> None:
         """Any thread: the next frame of the stream that is open."""
         channel = self._channel
-        on_loop = channel.loop.on_loop_thread()
+        on_loop = self.on_loop
         with channel.lock:
             self._connection.check_open()
             if not on_loop:
@@ -194,7 +197,11 @@ class Sending:
         self._full_at = None
 
     def flush_early(self) -> None:
-        """Loop thread: send at once what is much, or comes late in a callback."""
+        """I/O thread: send at once what is much, or comes late in a callback; if it is our own."""
+        if self._channel.loop.on_loop_thread():
+            self._flush_early()
+
+    def _flush_early(self) -> None:
         channel = self._channel
         late = time.monotonic() - channel.loop.now > EARLY_SECONDS
         if late or channel.outbox.size > EARLY_BYTES:
@@ -205,7 +212,7 @@ class Sending:
     @property
     def on_loop(self) -> bool:
         """Whether the calling thread must not wait."""
-        return self._channel.loop.on_loop_thread()
+        return self._channel.loop.on_io_thread()
 
     @property
     def has_room(self) -> bool:
@@ -264,7 +271,7 @@ class Sending:
         if not unready():
             return
         channel = self._channel
-        if channel.loop.on_loop_thread():
+        if self.on_loop:
             raise RuntimeError("this would wait, and an I/O thread must not; use another thread")
         outbox = channel.outbox
         if channel.room is None:

@@ -257,10 +257,23 @@ class ServerOptions:
     handshake_workers: int | None = _option(
         None, "threads for TLS handshakes; None is the number of cores", at_least=1
     )
+    io_threads: int = _option(
+        1,
+        "threads that move bytes and call event handlers, each for its share of the connections; "
+        "more than one needs a free-threaded Python",
+        at_least=1,
+    )
     reload_interval: float | None = _option(
         None,
         "certificate files are looked at this often, and changed ones are loaded; None: only "
         "reload_tls() and SIGHUP load them",
+        unit="s",
+        at_least=0.01,
+    )
+    revalidate_interval: float | None = _option(
+        None,
+        "under mutual TLS the certificates of open connections are judged again this often (dates, "
+        "CRL, authorize=), and whose is refused is closed with 1008",
         unit="s",
         at_least=0.01,
     )

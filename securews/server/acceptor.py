@@ -16,6 +16,7 @@ from securews.connection.channel import Channel
 from securews.ground.errors import Reject
 from securews.protocol.opening import encode_response
 from securews.server.core import Core, printable_address
+from securews.server.io_threads import IOThread
 from securews.server.opening import RETRY, Opening
 from securews.transport.socket_handler import SocketAddress
 
@@ -37,7 +38,7 @@ KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 20, 5, 4
 
 
 class Acceptor:
-    """Accepts on one listening socket. Loop thread only."""
+    """Accepts on one listening socket. First I/O thread only, except where said."""
 
     def __init__(self, core: Core, sock: socket.socket) -> None:
         self._core = core
@@ -87,7 +88,7 @@ class Acceptor:
                 sock.close()
         if self._core.handshakes.busy and not self._closed:
             self._core.loop.unwatch(self)
-            self._core.handshakes.when_room(self._resume)
+            self._core.handshakes.when_room(self._core.loop, self._resume)
 
     def _admit(self, sock: socket.socket, address: SocketAddress) -> None:
         core = self._core
@@ -99,11 +100,12 @@ class Acceptor:
             return
         try:
             _set_keepalive(sock)
+            io = core.io.least_loaded()
             channel = Channel(
                 core.socket_handler.accept(sock, address),
-                core.loop,
+                io.loop,
                 write_timeout=core.options.open_timeout,
-                released=lambda channel: self._released(channel, address),
+                released=lambda channel: self._released(channel, io, address),
             )
         except Exception as error:
             core.admission.leave(address)
@@ -111,8 +113,12 @@ class Acceptor:
             if not isinstance(error, OSError):  # else it was reset already
                 raise
             return
-        core.channels.add(channel)
-        Opening(core, channel).start()
+        io.add(channel)
+        opening = Opening(core, io, channel)
+        if io is core.io.first:
+            opening.start()
+        else:
+            io.loop.call_soon(opening.start)
 
     def _query(self, address: SocketAddress) -> bool:
         try:
@@ -124,7 +130,7 @@ class Acceptor:
     def _refuse(self, sock: socket.socket, address: SocketAddress) -> None:
         """There is no room: 503 in the clear; before TLS nothing can be said, so a plain close."""
         core = self._core
-        core.counters["refused"] += 1
+        core.count("refused")
         self._warn(
             "the connection of %s was refused: max_connections or max_per_ip is reached",
             printable_address(address),
@@ -139,20 +145,21 @@ class Acceptor:
             return
         self._refusals += 1
         channel = Channel(stream, core.loop, write_timeout=1.0, released=self._refusal_over)
-        channel.consumer = Opening(core, channel)
-        core.channels.add(channel)
+        channel.consumer = Opening(core, core.io.first, channel)
+        core.io.first.add(channel)
         answer = Reject(503, RETRY, "too many connections; try again soon\n")
         channel.outbox.append(encode_response(answer))
         channel.finish()
 
     def _refusal_over(self, channel: Channel) -> None:
         self._refusals -= 1
-        self._core.channels.discard(channel)
+        self._core.io.first.remove(channel)
         self._core.check_stopped()
 
-    def _released(self, channel: Channel, address: SocketAddress) -> None:
+    def _released(self, channel: Channel, io: IOThread, address: SocketAddress) -> None:
+        """On the thread of the channel's loop."""
         self._core.admission.leave(address)
-        self._core.channels.discard(channel)
+        io.remove(channel)
         self._core.check_stopped()
 
     def _back_off(self, error: OSError) -> None:

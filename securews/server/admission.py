@@ -1,12 +1,13 @@
 """Who may come in: connections at once, connections per address, and who goes first.
 
-Loop thread only. Loopback and unix peers are exempt from the bound per address: a reverse proxy
-on this machine carries everybody.
+Any thread: connections come on the first I/O thread and leave on their own. Loopback and unix
+peers are exempt from the bound per address: a reverse proxy on this machine carries everybody.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections import Counter
 from typing import Protocol
 
@@ -25,7 +26,7 @@ class Silent(Protocol):
     """A connection whose peer has not said anything yet."""
 
     def make_room(self) -> None:
-        """Give up this connection for another."""
+        """Any thread: give up this connection for another."""
 
 
 class Admission:
@@ -36,46 +37,57 @@ class Admission:
         self._max_per_ip = max_per_ip
         self._per_ip: Counter[str] = Counter()
         self._silent: dict[Silent, float] = {}  # since when, in the order of their arrival
+        self._lock = threading.Lock()
         self.count = 0
 
     def admit(self, address: SocketAddress, now: float) -> bool:
         """Count a connection in; False if there is no room. `leave` follows each True."""
-        room = self.count < self._max
-        if self._silent and self.count >= CROWDED * self._max:
-            oldest, since = next(iter(self._silent.items()))
-            if not room or now - since >= PATIENCE:
-                del self._silent[oldest]
-                oldest.make_room()  # it leaves at the end of the loop's turn
-                room = True
         key = _key(address)
-        full = not room or (
-            key is not None
-            and self._max_per_ip is not None
-            and self._per_ip[key] >= self._max_per_ip
-        )
-        if full:
-            return False
-        self.count += 1
-        if key is not None:
-            self._per_ip[key] += 1
-        return True
+        with self._lock:
+            room = self.count < self._max
+            oldest = self._who_makes_room(now)
+            admitted = (room or oldest is not None) and not (
+                key is not None
+                and self._max_per_ip is not None
+                and self._per_ip[key] >= self._max_per_ip
+            )
+            if admitted:
+                self.count += 1
+                if key is not None:
+                    self._per_ip[key] += 1
+        if oldest is not None:
+            oldest.make_room()  # it leaves at the end of its loop's turn
+        return admitted
 
     def leave(self, address: SocketAddress) -> None:
         """Count a connection out."""
-        self.count -= 1
         key = _key(address)
-        if key is not None:
-            self._per_ip[key] -= 1
-            if self._per_ip[key] <= 0:
-                del self._per_ip[key]
+        with self._lock:
+            self.count -= 1
+            if key is not None:
+                self._per_ip[key] -= 1
+                if self._per_ip[key] <= 0:
+                    del self._per_ip[key]
 
     def is_silent(self, connection: Silent, now: float) -> None:
         """The connection waits for its peer's first byte."""
-        self._silent[connection] = now
+        with self._lock:
+            self._silent[connection] = now
 
     def has_spoken(self, connection: Silent) -> None:
         """The peer sent something, or is gone."""
-        self._silent.pop(connection, None)
+        with self._lock:
+            self._silent.pop(connection, None)
+
+    def _who_makes_room(self, now: float) -> Silent | None:
+        """With the lock held: the oldest silent connection, where it has to go."""
+        if not self._silent or self.count < CROWDED * self._max:
+            return None
+        oldest, since = next(iter(self._silent.items()))
+        if self.count < self._max and now - since < PATIENCE:
+            return None
+        del self._silent[oldest]
+        return oldest
 
 
 def _key(address: SocketAddress) -> str | None:

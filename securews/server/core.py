@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from securews.application.server_interface import Server
-from securews.connection.budget import Budget
-from securews.connection.channel import Channel
 from securews.ground.errors import printable
 from securews.ground.options import AcceptingMethod, ServerOptions
 from securews.server.admission import Admission
 from securews.server.handshakes import HandshakeWorkers
-from securews.server.loop import Loop
+from securews.server.io_threads import IOThreads
 from securews.server.router import Router
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads, NewThreads, Pool, RequestGate, SerialThread
@@ -45,30 +43,26 @@ class Core:
         self.server = server
         self.socket_handler = socket_handler
         self.options = options
-        self.loop = Loop()
+        self.io = IOThreads(options.io_threads, options.max_buffered)
+        self.loop = self.io.first.loop
+        """Of the server's own affairs; a connection has its own."""
         self.router = Router()
         self.admission = Admission(options.max_connections, options.max_per_ip)
-        self.handshakes = HandshakeWorkers(
-            self.loop, options.handshake_threads, options.limits.max_handshakes
-        )
-        self.budget = Budget(options.max_buffered)
+        self.handshakes = HandshakeWorkers(options.handshake_threads, options.limits.max_handshakes)
         self.gate = RequestGate(options.request_threads)
         self.pool = Pool(options.pool_threads, "securews-pool")
         self.new_threads = NewThreads("securews-thread")
         self.serial = SerialThread()
-        self.channels: set[Channel] = set()
-        """Loop thread: every descriptor that peers have open here."""
-        self.counters: Counter[str] = Counter()
-        """Loop thread."""
         self.running: dict[Session, threading.Thread] = {}
         """Under `lock`: handlers that are at work, and where."""
         self.lock = threading.Lock()
         self.stop_asked = False
         """Any thread: `stop` was called; nothing new begins."""
         self.stopping = False
-        """Loop thread: the server is being stopped."""
+        """Written by the first I/O thread: the server is being stopped."""
         self.check_stopped: Callable[[], None] = _nothing
-        """Loop thread: called when a connection or a handler has ended."""
+        """Any thread: called when a connection or a handler has ended."""
+        self._counters: Counter[str] = Counter()
         self._sessions: dict[Session, None] = {}
         self._refused_origins: set[str] = set()
 
@@ -89,12 +83,16 @@ class Core:
         """Counters since the start, and what is open now. Any thread."""
         counted = ("accepted", "pages", "refused", "handshake_failures")
         with self.lock:
-            is_open = len(self._sessions)
-        return {
-            **{name: self.counters[name] for name in counted},
-            "open": is_open,
-            "sockets": self.admission.count,
-        }
+            return {
+                **{name: self._counters[name] for name in counted},
+                "open": len(self._sessions),
+                "sockets": self.admission.count,
+            }
+
+    def count(self, what: str) -> None:
+        """Any thread: one more, for `stats`."""
+        with self.lock:
+            self._counters[what] += 1
 
     def add_session(self, session: Session) -> None:
         """Any thread."""
@@ -115,30 +113,29 @@ class Core:
         finally:
             with self.lock:
                 del self.running[session]
-            self.loop.call_soon(self._handler_ended)
+            self.check_stopped()
 
     def own_thread(self) -> bool:
         """Whether the calling thread must not wait for the server to stop: it is part of it."""
         me = threading.current_thread()
-        if self.loop.on_loop_thread() or me in self.pool.threads or me in self.new_threads.threads:
+        if self.io.has_caller() or me in self.pool.threads or me in self.new_threads.threads:
             return True
         with self.lock:
             return me in self.running.values()
 
     def warn_of_origin(self, origin: str) -> None:
-        """Loop thread: one WARNING per refused origin, with the line to paste."""
-        if origin in self._refused_origins or len(self._refused_origins) >= ORIGINS_REMEMBERED:
-            return
-        self._refused_origins.add(origin)
+        """Any thread: one WARNING per refused origin, with the line to paste."""
+        with self.lock:
+            known = self._refused_origins
+            if origin in known or len(known) >= ORIGINS_REMEMBERED:
+                return
+            known.add(origin)
         log.warning(
             "a page of origin %s was refused: it is not this server's own; if it may connect, "
             "write origins=[%s]",
             printable(origin),
             printable(origin),
         )
-
-    def _handler_ended(self) -> None:
-        self.check_stopped()
 
 
 def _nothing() -> None:

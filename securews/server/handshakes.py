@@ -20,57 +20,67 @@ from securews.transport.socket_handler import SocketStream, Want
 __all__ = ["HandshakeWorkers"]
 
 Report = Callable[[Want | Exception], None]
-Step = tuple[SocketStream, Report]
+Step = tuple[SocketStream, Loop, Report]
 
 
 class HandshakeWorkers:
-    """`submit` and reports on the loop's thread; the steps on workers.
+    """The steps of all connections run on workers; each is reported on its connection's loop.
 
     Args:
-        loop: where the reports go.
         workers: threads, started when first needed.
         limit: steps that are queued or running at once; the rest waits its turn.
     """
 
-    def __init__(self, loop: Loop, workers: int, limit: int) -> None:
-        self._loop = loop
+    def __init__(self, workers: int, limit: int) -> None:
         self._workers = workers
         self._limit = limit
         self._queue: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._waiting: deque[Step] = deque()
         self._active = 0
-        self._room_wanted: list[Callable[[], None]] = []
+        self._room_wanted: list[tuple[Loop, Callable[[], None]]] = []
+        self._lock = threading.Lock()
+        """Guards what waits and what is active."""
         self.threads: list[threading.Thread] = []
 
     @property
     def busy(self) -> bool:
-        """Whether so many wait that no further connection should be accepted."""
+        """Any thread: whether so many wait that no further connection should be accepted."""
         return len(self._waiting) >= self._limit
 
-    def submit(self, stream: SocketStream, report: Report) -> None:
-        """Run one step of `stream`; nobody else may touch it before the report."""
-        if self._active >= self._limit:
-            self._waiting.append((stream, report))
-        else:
-            self._begin((stream, report))
+    def submit(self, stream: SocketStream, loop: Loop, report: Report) -> None:
+        """Any thread: run one step of `stream`, and call `report` on the loop's thread.
 
-    def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once `busy` is over."""
-        self._room_wanted.append(callback)
+        Nobody else may touch the stream before the report.
+        """
+        with self._lock:
+            if self._active >= self._limit:
+                self._waiting.append((stream, loop, report))
+            else:
+                self._begin((stream, loop, report))
+
+    def when_room(self, loop: Loop, callback: Callable[[], None]) -> None:
+        """Any thread: call back on the loop's thread once `busy` is over."""
+        with self._lock:
+            if self.busy:
+                self._room_wanted.append((loop, callback))
+                return
+        loop.call_soon(callback)
 
     def close(self) -> None:
         """End the workers after what is queued."""
-        for _ in self.threads:
-            self._queue.put(None)
+        with self._lock:
+            for _ in self.threads:
+                self._queue.put(None)
 
     def _begin(self, step: Step) -> None:
+        """With the lock held."""
         self._active += 1
         if len(self.threads) < self._workers and self._active > len(self.threads):
             try:
                 self._start_worker()
             except RuntimeError as error:  # the process has no threads left
                 if not self.threads:
-                    self._loop.call_soon(_Done(self, step[1], HandshakeError(str(error))))
+                    step[1].call_soon(_Done(self, step[2], HandshakeError(str(error))))
                     return
         self._queue.put(step)
 
@@ -82,27 +92,29 @@ class HandshakeWorkers:
 
     def _work(self) -> None:
         while (step := self._queue.get()) is not None:
-            stream, report = step
+            stream, loop, report = step
             result: Want | Exception
             try:
                 result = stream.handshake()
             except Exception as error:
                 result = error
-            self._loop.call_soon(_Done(self, report, result))
-            del step, stream, report, result  # or an idle worker keeps a connection alive
+            loop.call_soon(_Done(self, report, result))
+            del step, stream, loop, report, result  # or an idle worker keeps a connection alive
 
     def _finished(self) -> None:
-        self._active -= 1
-        if self._waiting:
-            self._begin(self._waiting.popleft())
-        if self._room_wanted and not self.busy:
-            wanted, self._room_wanted = self._room_wanted, []
-            for callback in wanted:
-                callback()
+        with self._lock:
+            self._active -= 1
+            if self._waiting:
+                self._begin(self._waiting.popleft())
+            wanted: list[tuple[Loop, Callable[[], None]]] = []
+            if not self.busy:
+                wanted, self._room_wanted = self._room_wanted, wanted
+        for loop, callback in wanted:
+            loop.call_soon(callback)
 
 
 class _Done:
-    """The report of one step, on the loop's thread."""
+    """The report of one step, on the thread of the connection's loop."""
 
     __slots__ = ("_report", "_result", "_workers")
 

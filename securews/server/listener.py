@@ -1,4 +1,4 @@
-"""Listening sockets: IPv4 and IPv6 on one port number, or a unix socket."""
+"""Listening sockets: IPv4 and IPv6 on one port number, a unix socket, or ready-made ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ import logging
 import os
 import socket
 import stat
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from securews.ground.errors import ConfigurationError
+from securews.transport.socket_handler import SocketAddress, is_loopback
 
-__all__ = ["give_up_unstarted", "open_listeners", "unlink_socket"]
+__all__ = [
+    "adopt_listeners",
+    "exposed_host",
+    "give_up_unstarted",
+    "open_listeners",
+    "open_shared_listeners",
+    "unlink_socket",
+    "url_of",
+]
 
 log = logging.getLogger("securews.server")
 
@@ -21,9 +32,15 @@ PORT_ATTEMPTS = 20
 
 TOP_PORT = 65535
 
+SPREADS = sys.platform == "linux"
+"""Whether the kernel spreads connections over the sockets of a port that have SO_REUSEPORT.
+
+macOS knows the option, too, and gives all of them to one socket.
+"""
+
 
 def open_listeners(
-    host: str | None, port: int | None, path: str | None, backlog: int
+    host: str | None, port: int | None, path: str | None, backlog: int, *, shared: bool = False
 ) -> list[socket.socket]:
     """Bind and listen.
 
@@ -32,6 +49,7 @@ def open_listeners(
         port: 0 is any free one, the same for all families.
         path: of a unix socket, instead of host and port; its mode is 0660.
         backlog: connections that the kernel holds for accept.
+        shared: whether other sockets of this user may listen on the port after this one.
 
     Raises:
         ConfigurationError: it cannot be bound; the text says why and what to do.
@@ -47,7 +65,7 @@ def open_listeners(
         raise ConfigurationError(f"a port is a number from 0 to {TOP_PORT}, not {port!r}")
     for attempt in range(PORT_ATTEMPTS):
         try:
-            return _open_tcp(host, port, backlog)
+            return _open_tcp(host, port, backlog, shared=shared)
         except UnicodeError as error:  # a label of the name is empty, or over 63 characters
             raise ConfigurationError(f"host {host!r} is no host name") from error
         except OSError as error:
@@ -57,14 +75,103 @@ def open_listeners(
     raise AssertionError("the loop returns or raises")
 
 
-def _open_tcp(host: str | None, port: int, backlog: int) -> list[socket.socket]:
+def open_shared_listeners(
+    host: str | None, port: int | None, backlog: int, workers: int
+) -> list[list[socket.socket]]:
+    """Bind and listen as `open_listeners`, once for each of several processes on one port.
+
+    On Linux each has a socket of its own, and the kernel deals the connections out by a hash of
+    their addresses (SO_REUSEPORT, socket(7)), so that each gets its share. One socket for all of
+    them would give nearly everything to one process: whoever wakes first takes all that wait
+    from the queue, and epoll, exclusively or not, prefers to wake the same one. WebSockets stay
+    where they were accepted, so a bad start is never mended. Elsewhere there is no such spread:
+    there all share one socket.
+
+    The first socket is bound alone, so that a port that somebody else has, another server with
+    workers too, is in use.
+    """
+    first = open_listeners(host, port, None, backlog, shared=SPREADS)
+    if not SPREADS:
+        return [first] * workers
+    sets = [first]
+    with ExitStack() as opened:
+        for sock in first:
+            opened.callback(sock.close)
+        for _ in range(workers - 1):
+            more = []
+            for sock in first:
+                more.append(_bound(sock.family, sock.getsockname(), backlog, joins=True))
+                opened.callback(more[-1].close)
+            sets.append(more)
+        opened.pop_all()
+    return sets
+
+
+def adopt_listeners(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Take over sockets that another process, or another part of this one, has opened.
+
+    Raises:
+        ConfigurationError: there are none, or one that does not listen.
+    """
+    if not sockets:
+        raise ConfigurationError("sockets=[] has nothing to listen on; give it listening sockets")
+    for sock in sockets:
+        if not isinstance(sock, socket.socket):
+            raise ConfigurationError(
+                f"sockets= is a list of socket.socket, not of {type(sock).__name__}; a descriptor "
+                "becomes one by socket.socket(fileno=...)"
+            )
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ConfigurationError("a socket of sockets= does not listen; call its listen()")
+        sock.setblocking(False)
+    return list(sockets)
+
+
+def exposed_host(
+    host: str | None,
+    port: int | None,
+    path: str | None,
+    sockets: Sequence[socket.socket] | None,
+) -> str | None:
+    """The host that decides what may be served there, of whatever says where that is.
+
+    Returns:
+        "" for every address; None for a unix socket, which has no host; of ready-made sockets the
+        first that is not on loopback.
+
+    Raises:
+        ConfigurationError: the sockets do not listen, or something else says where, too.
+    """
+    if sockets is None:
+        return None if path is not None else host or ""
+    if port is not None or path is not None:
+        raise ConfigurationError(
+            "sockets= listen already: leave port and path out, as in serve(None, handler, "
+            "sockets=[...])"
+        )
+    hosts = [
+        None if sock.family == socket.AF_UNIX else str(sock.getsockname()[0])
+        for sock in adopt_listeners(sockets)
+    ]
+    return next((host for host in hosts if not is_loopback(host)), hosts[0])
+
+
+def url_of(host: str, address: SocketAddress, *, secure: bool) -> str:
+    """What a client on this machine connects to, where `host` listens at `address`."""
+    scheme = "wss" if secure else "ws"
+    if isinstance(address, (str, bytes)):
+        return f"{scheme}+unix://{os.fsdecode(address)}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address[1]}/"
+
+
+def _open_tcp(host: str | None, port: int, backlog: int, *, shared: bool) -> list[socket.socket]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         refused: OSError | None = None
         for family, address in _addresses(host, port):
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sock = _bound(family, (address[0], chosen, *address[2:]), backlog)
+                sock = _bound(family, (address[0], chosen, *address[2:]), backlog, shared=shared)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
@@ -90,15 +197,25 @@ def _addresses(
 
 
 def _bound(
-    family: socket.AddressFamily, address: tuple[object, ...], backlog: int
+    family: int,
+    address: tuple[object, ...],
+    backlog: int,
+    *,
+    shared: bool = False,
+    joins: bool = False,
 ) -> socket.socket:
+    """A listening socket; a `shared` one lets others in, and one that `joins` is among them."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # A restart must not wait for old connections' TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if joins:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
+        if shared:  # only now: with it bind() would have joined another server's port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen(backlog)
         sock.setblocking(False)
     except BaseException:

@@ -31,6 +31,10 @@ __all__ = ["Loop", "Watched"]
 log = logging.getLogger("securews.server")
 
 
+_running: set[int] = set()
+"""The threads that run a loop at present, of all servers and clients of this process."""
+
+
 class Watched(Protocol):
     """Who is told that a descriptor is ready."""
 
@@ -57,8 +61,8 @@ class Loop:
         self._over = False
         """Under the lock: nothing that is asked for is done any more."""
         self._thread: int | None = None
-        self.on_wake_up: Callable[[], None] | None = None
-        """Called on the loop's thread after `wake()`: where a signal handler's flag is read."""
+        self.on_signals: Callable[[bytes], None] | None = None
+        """Called on the loop's thread with what others wrote to `signal_fd`: signals' numbers."""
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -72,6 +76,10 @@ class Loop:
     def on_loop_thread(self) -> bool:
         """Whether the calling thread is the loop's own."""
         return threading.get_ident() == self._thread
+
+    def on_io_thread(self) -> bool:
+        """Whether the calling thread runs this loop or another one, and so must not wait."""
+        return threading.get_ident() in _running
 
     def mark(self, channel: Channel) -> None:
         """Give the channel a turn soon."""
@@ -92,8 +100,13 @@ class Loop:
             self.wake()
         return True
 
+    @property
+    def signal_fd(self) -> int:
+        """For `signal.set_wakeup_fd`: each signal's number as a byte, which ends a wait, too."""
+        return self._wake_write
+
     def wake(self) -> None:
-        """End a wait. Takes no lock: signal handlers call it too."""
+        """End a wait."""
         try:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
@@ -123,6 +136,7 @@ class Loop:
     def run(self) -> None:
         """Turn until `stop()`, in the calling thread."""
         self._thread = threading.get_ident()
+        _running.add(self._thread)
         try:
             while not self._stopping:
                 self._turn()
@@ -130,6 +144,7 @@ class Loop:
             self._make_last_calls()
             self._release_ended()
             self._poller.close()
+            _running.discard(self._thread)
             self._thread = None  # the system gives the number to another thread
 
     def _turn(self) -> None:
@@ -199,12 +214,12 @@ class Loop:
 
     def _clear_wake_up(self) -> None:
         try:
-            while len(os.read(self._wake_read, 512)) == 512:
-                pass
+            written = os.read(self._wake_read, 512)  # more than that is reported again
         except BlockingIOError:
-            pass
-        if self.on_wake_up is not None:
-            self.on_wake_up()
+            return
+        signals = written.replace(b"\0", b"")
+        if signals and self.on_signals is not None:
+            self.on_signals(signals)
 
     def _release_ended(self) -> None:
         while self._ended:

@@ -28,6 +28,7 @@ from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import CONTINUE, encode_response, wants_websocket
 from securews.server import pages
 from securews.server.core import Core, printable_address
+from securews.server.io_threads import IOThread
 from securews.server.router import Page
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads, Job
@@ -53,7 +54,7 @@ class Stage(enum.Enum):
 
 
 class Opening:
-    """The consumer of a channel until it is a session. Loop thread, except where said."""
+    """The consumer of a channel until it is a session. Its loop's thread, except where said."""
 
     __slots__ = (
         "_answered",
@@ -61,6 +62,7 @@ class Opening:
         "_core",
         "_expired",
         "_head",
+        "_io",
         "_page",
         "_parser",
         "_request",
@@ -71,8 +73,9 @@ class Opening:
         "fd",
     )
 
-    def __init__(self, core: Core, channel: Channel) -> None:
+    def __init__(self, core: Core, io: IOThread, channel: Channel) -> None:
         self._core = core
+        self._io = io
         self.channel = channel
         self.fd = channel.fd
         channel.consumer = self
@@ -89,15 +92,19 @@ class Opening:
 
     def start(self) -> None:
         """Begin with the deadline, and wait for the first byte."""
+        loop = self._io.loop
         if self._core.options.open_timeout is not None:
-            due = self._core.loop.now + self._core.options.open_timeout
-            self._timer = self._core.loop.timers.call_at(due, self._timed_out)
-        self._core.admission.is_silent(self, self._core.loop.now)
-        self._core.loop.watch(self, read=True, write=False)
+            due = loop.now + self._core.options.open_timeout
+            self._timer = loop.timers.call_at(due, self._timed_out)
+        self._core.admission.is_silent(self, loop.now)
+        loop.watch(self, read=True, write=False)
 
     def make_room(self) -> None:
-        """Silent for longest while others come: go (Admission calls this)."""
-        self._end("it was silent and had to make room")
+        """Silent for longest while others come: go (Admission calls this, in any thread)."""
+        if not self._io.loop.on_loop_thread():
+            self._io.loop.call_soon(self.make_room)
+        elif self._stage is Stage.PARKED:  # else it has spoken at the last moment
+            self._end("it was silent and had to make room")
 
     def server_stops(self, *, at_once: bool) -> None:
         """End what has not begun; what has begun may end by itself, unless `at_once`."""
@@ -119,7 +126,7 @@ class Opening:
         self._core.admission.has_spoken(self)
         self._stage = Stage.HANDSHAKE
         self.channel.hand_over()
-        self._core.handshakes.submit(self.channel.stream, self._stepped)
+        self._core.handshakes.submit(self.channel.stream, self._io.loop, self._stepped)
 
     def _stepped(self, result: Want | Exception) -> None:
         if self._stage is not Stage.HANDSHAKE:
@@ -133,14 +140,14 @@ class Opening:
             self.channel.set_reading(True)
         elif isinstance(result, Want):
             self._stage = Stage.PARKED
-            self._core.loop.watch(self, read=result is Want.READ, write=result is Want.WRITE)
+            self._io.loop.watch(self, read=result is Want.READ, write=result is Want.WRITE)
         elif isinstance(result, PlainHTTPError):
             self.answer(Reject(400, None, "TLS is spoken here; use https:// or wss://\n"))
         else:
             self._handshake_failed(result)
 
     def _handshake_failed(self, error: Exception) -> None:
-        self._core.counters["handshake_failures"] += 1
+        self._core.count("handshake_failures")
         if not isinstance(error, (HandshakeError, OSError)):
             log.error("internal error in a handshake", exc_info=error)
         self._end(f"the handshake failed: {error}")
@@ -235,7 +242,7 @@ class Opening:
                 self._timer.cancel()
             self._submit(threads, job)
         else:
-            self._core.gate.enter(partial(self._submit_gated, threads, job))
+            self._core.gate.enter(self._io.loop, partial(self._submit_gated, threads, job))
 
     def _submit(self, threads: AcceptingThreads, job: Job) -> None:
         if not threads.submit(job):
@@ -254,8 +261,8 @@ class Opening:
         assert self._request is not None
         self._began_deciding.set()
         response = pages.answer(self._page, self._request)
-        self._core.loop.call_soon(self._core.gate.leave)
-        self._core.loop.call_soon(partial(self.answer, response))
+        self._core.gate.leave()
+        self._io.loop.call_soon(partial(self.answer, response))
 
     def _run_accept(self, upgrade: Upgrade) -> None:
         """On the accepting thread: `accept()`, then the handler if it is a blocking one."""
@@ -266,10 +273,10 @@ class Opening:
             if self._stage is Stage.WAITING:
                 session = self._accept(upgrade, upgrade.decide())
         except Reject as refused:
-            core.loop.call_soon(partial(self.answer, refused))
+            self._io.loop.call_soon(partial(self.answer, refused))
         finally:
             if core.accepting is not core.serial:
-                core.loop.call_soon(core.gate.leave)
+                core.gate.leave()
         if session is not None and not session.event_driven:
             self._serve(session)
 
@@ -277,13 +284,16 @@ class Opening:
         """Put the 101 before everything that the handler sends; None if it is too late for it."""
         if self._core.stop_asked:
             raise Reject(503, RETRY, "the server stops\n")
-        session, data = upgrade.make_session(self.channel, headers, self._session_ended)
+        session, data = upgrade.make_session(
+            self.channel, self._io.budget, headers, self._session_ended
+        )
         if not self._begin_answer(data):
             return None
         self._core.add_session(session)  # so that its handler's first broadcast reaches it
-        if self._core.loop.on_loop_thread():
+        loop = self._io.loop
+        if loop.on_loop_thread():
             self._opened(session)
-        elif not self._core.loop.call_soon(partial(self._opened, session)):
+        elif not loop.call_soon(partial(self._opened, session)):
             self._core.remove_session(session)
             return None  # the server has stopped meanwhile
         return session
@@ -314,7 +324,7 @@ class Opening:
         if not self._begin_answer(data):
             return  # `accept` has just said yes
         self._note(f"answered with {response.status}")
-        self._core.counters["refused" if response.status >= 400 else "pages"] += 1
+        self._core.count("refused" if response.status >= 400 else "pages")
         self._done()
         self.channel.finish()
 
@@ -335,7 +345,7 @@ class Opening:
             return
         assert self._parser is not None
         self._done()
-        self._core.counters["accepted"] += 1
+        self._core.count("accepted")
         session.opened(self._parser.leftover)
         if self._core.stopping:
             session.connection.start_close(1001, "the server stops")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Sequence
 
 from securews.application.handlers import AcceptFunction, HandlerFunction, WebSocketHandler
@@ -14,6 +15,7 @@ from securews.ground.options import (
     field_names,
 )
 from securews.server.arguments import check_order
+from securews.server.listener import exposed_host
 from securews.server.server import Option, WebSocketServer
 from securews.server.tls_choice import FIND, TLSChoice, choose_socket_handler
 
@@ -27,6 +29,7 @@ def serve(
     tls: TLSChoice = FIND,
     host: str | None = "localhost",
     path: str | None = None,
+    sockets: Sequence[socket.socket] | None = None,
     insecure: bool = False,
     accept: AcceptFunction | None = None,
     origins: Iterable[str] | AnyOrigin | None = None,
@@ -36,7 +39,7 @@ def serve(
     """Bind and listen; accepting begins with `serve_forever()` or one of its kin.
 
     Args:
-        port: 0 is any free one; None with `path`.
+        port: 0 is any free one; None with `path` or `sockets`.
         handler: a function `f(ws)` or an instance of WebSocketHandler, for every host and path;
             None if `register_handler` or `@server.route` follow.
         surplus: nothing; whoever writes a host here is told where it goes.
@@ -45,6 +48,7 @@ def serve(
             $SECUREWS_CERTS or ./certs, on loopback only. False: plain TCP.
         host: "localhost" by default; "" is every address of this machine.
         path: of a unix socket, instead of host and port.
+        sockets: that listen already, instead of port and path; see WebSocketServer.
         insecure: allow plain TCP off loopback.
         accept: with `handler`; see WebSocketHandler.accept.
         origins: with `handler`; see WebSocketHandler.origins.
@@ -57,11 +61,13 @@ def serve(
     check_order(port, handler, surplus)
     names = field_names(ServerOptions, ConnectionOptions)
     check_names(options, [*names, "accept", "origins", "subprotocols"])
+    exposed = exposed_host(host, port, path, sockets)
     server = WebSocketServer(
         host,
         port,
-        choose_socket_handler(tls, None if path is not None else host or "", insecure=insecure),
+        choose_socket_handler(tls, exposed, insecure=insecure),
         path=path,
+        sockets=sockets,
         **options,
     )
     if handler is None:

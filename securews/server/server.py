@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+import socket
 import sys
 import threading
 import weakref
@@ -25,19 +26,19 @@ from securews.application.origins import AnyOrigin
 from securews.ground.errors import ConfigurationError
 from securews.ground.options import AcceptingMethod, split_options
 from securews.protocol.close_codes import encode_close_payload
-from securews.server import broadcast, pages
+from securews.server import broadcast, listener, pages
 from securews.server.acceptor import Acceptor
 from securews.server.arguments import check_arguments
-from securews.server.certificates import CertificateCare
+from securews.server.certificates import CertificateCare, check_revalidation
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
-from securews.server.listener import give_up_unstarted, open_listeners, unlink_socket
+from securews.server.io_threads import check_io_threads
 from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
 from securews.server.signals import signals_handled
-from securews.server.stopping import Stopping
-from securews.server.tls_choice import FIND, choose_socket_handler
-from securews.transport.socket_handler import SocketAddress, SocketHandler, is_loopback
+from securews.server.stopping import GRACE, Stopping
+from securews.server.tls_choice import checked_socket_handler
+from securews.transport.socket_handler import SocketAddress, SocketHandler
 
 __all__ = ["WebSocketServer"]
 
@@ -67,6 +68,8 @@ class WebSocketServer:
         port: 0 is any free one: see `address` and `url`.
         socket_handler: how bytes are secured; None is the development certificate.
         path: of a unix socket, instead of address and port.
+        sockets: that listen already, instead of port and path; they are closed at the stop. The
+            address is then only what `url` says.
         options: every option of docs/options.md.
 
     Raises:
@@ -80,6 +83,7 @@ class WebSocketServer:
         socket_handler: SocketHandler | None = None,
         *,
         path: str | None = None,
+        sockets: Sequence[socket.socket] | None = None,
         **options: Option,
     ) -> None:
         if sys.platform == "win32":
@@ -87,32 +91,29 @@ class WebSocketServer:
         check_arguments(address, port, socket_handler)
         if isinstance(address, int):
             address, port = "localhost", int(address)
-        # "" binds every address; None is for a unix socket, which has no host.
-        host = None if path is not None else address or ""
+        host = listener.exposed_host(address, port, path, sockets)
         server_options, self._connection_options = split_options(options)
-        if socket_handler is None:
-            socket_handler = choose_socket_handler(FIND, host, insecure=False)
-        else:
-            socket_handler.check(host)
-        if socket_handler.issued_by_development_ca and not is_loopback(host):
-            log.warning(
-                "a development certificate is served on %s: only machines that trust your "
-                "development CA can connect",
-                host or "all addresses",
-            )
-        self._host, self._path = host, path
-        self._listeners = open_listeners(host, port, path, server_options.limits.backlog)
+        check_io_threads(server_options.io_threads)
+        socket_handler = checked_socket_handler(socket_handler, host)
+        check_revalidation(server_options.revalidate_interval, socket_handler)
+        self._host, self._path = address or "localhost", path
+        backlog = server_options.limits.backlog
+        self._listeners = (
+            listener.adopt_listeners(sockets)
+            if sockets
+            else listener.open_listeners(host, port, path, backlog)
+        )
         self._addresses: list[SocketAddress] = [s.getsockname() for s in self._listeners]
         self._core = Core(self, socket_handler, server_options)
         self._acceptors: list[Acceptor] = []
         self._care = CertificateCare(self._core)
-        self._stopping = Stopping(self._core, self._close_listeners, self._core.loop.stop)
+        self._stopping = Stopping(self._core, self._close_listeners, self._core.io.stop)
         self._state = State.NEW
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._process = os.getpid()
         self._never_started = weakref.finalize(
-            self, give_up_unstarted, self.url, self._process, self._listeners
+            self, listener.give_up_unstarted, self.url, self._process, self._listeners
         )
 
     # -- what is served --------------------------------------------------------------------
@@ -238,7 +239,7 @@ class WebSocketServer:
             threading.Thread(target=self._run_serial, name="securews-serial", daemon=True).start()
         return self
 
-    def stop(self, grace: float = 10.0, *, jitter: float = 0.0, code: int = 1001) -> None:
+    def stop(self, grace: float = GRACE, *, jitter: float = 0.0, code: int = 1001) -> None:
         """End the server: no new connections, a Close to everybody, then abort what is left.
 
         Waits until it is over, at most `grace` and `jitter` seconds and a moment; in a handler
@@ -281,6 +282,15 @@ class WebSocketServer:
         self.stop()
 
     # -- while it runs ---------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes connections: from its start until a stop begins. Any thread.
+
+        While the open connections are being closed it is False already, and the port refuses.
+        """
+        begun = self._state is not State.NEW
+        return begun and not (self._core.stop_asked or self._stopped.is_set())
 
     @property
     def connections(self) -> list[Communicator]:
@@ -339,15 +349,7 @@ class WebSocketServer:
     @property
     def url(self) -> str:
         """What a client on this machine connects to."""
-        scheme = "wss" if self._core_secure else "ws"
-        if self._path is not None:
-            return f"{scheme}+unix://{self._path}"
-        host = self._host or "localhost"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.address[1]}/"
-
-    @property
-    def _core_secure(self) -> bool:
-        return self._core.socket_handler.secure
+        return listener.url_of(self._host, self.address, secure=self._core.socket_handler.secure)
 
     # -- internal --------------------------------------------------------------------------
 
@@ -372,23 +374,21 @@ class WebSocketServer:
         for acceptor in self._acceptors:
             self._core.loop.call_soon(acceptor.start)
         self._core.loop.call_soon(self._care.start)
-        threading.Thread(target=self._run_loop, name="securews-io", daemon=True).start()
+        self._core.io.start(over=self._end)
 
-    def _run_loop(self) -> None:
-        try:
-            self._core.loop.run()
-        finally:
-            self._core.serial.close()
-            self._stopped.set()
+    def _end(self) -> None:
+        """In the last thread that has moved bytes."""
+        self._core.serial.close()
+        self._stopped.set()
 
     def _run_serial(self) -> None:
         if self._core.options.accepting_method is AcceptingMethod.SERIAL:
             self._core.serial.run()
 
     def _signalled(self, count: int) -> None:
-        """Loop thread: the first signal stops in order, the next at once."""
+        """First I/O thread: the first signal stops in order, the next at once."""
         log.info("stopping on a signal" if count == 1 else "stopping at once")
-        self._stopping.begin(10.0 if count == 1 else 0.0, 0.0, 1001)
+        self._stopping.begin(GRACE if count == 1 else 0.0, 0.0, 1001)
 
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:
@@ -396,4 +396,4 @@ class WebSocketServer:
         for sock in self._listeners:
             sock.close()
         if self._path is not None:
-            unlink_socket(self._path)
+            listener.unlink_socket(self._path)

@@ -2,8 +2,9 @@
 
 SIGHUP has the certificate files read again.
 
-A signal handler sets a flag and writes to the loop's wake-up descriptor: it runs between any two
-instructions of the main thread, where a lock or a log record could be half done.
+What counts is done by the interpreter's own handler, in C, which at once writes the signal's number
+to the loop's wake-up descriptor (`signal.set_wakeup_fd`). A handler in Python would run when the
+main thread comes to it, and that may wait: a signal just before a wait for a lock does not end it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -34,33 +34,33 @@ def signals_handled(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pending: deque[int] = deque()  # appending is one step, so no signal gets lost
     stops = 0
 
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        pending.append(number)
-        loop.wake()
-
-    def tell() -> None:
+    def tell(signals: bytes) -> None:
         nonlocal stops
-        while pending:
-            if pending.popleft() == signal.SIGHUP:
-                reload()
-            else:
+        for number in signals:
+            if number in SIGNALS:
                 stops += 1
                 stop(stops)
+            elif number == signal.SIGHUP and number in handled:
+                reload()  # any other has a handler of the program's own
 
-    numbers = (*SIGNALS, signal.SIGHUP) if not _on_terminal() else SIGNALS
-    loop.on_wake_up = tell
-    previous = {number: signal.signal(number, note) for number in numbers}
+    handled = SIGNALS if _on_terminal() else (*SIGNALS, signal.SIGHUP)
+    loop.on_signals = tell
+    previous = {number: signal.signal(number, _nothing) for number in handled}
+    descriptor = signal.set_wakeup_fd(loop.signal_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(descriptor)
         for number, handler in previous.items():
             # None: it was not set from Python, and cannot be set back from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        loop.on_wake_up = None
+        loop.on_signals = None
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Only because a signal without a handler in Python is not written anywhere."""
 
 
 def _on_terminal() -> bool:

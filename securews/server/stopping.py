@@ -1,8 +1,8 @@
 """How a server ends: listener first, then a Close to everybody, then at most the grace.
 
-All of it is driven by the loop: nothing here waits. It is over when every descriptor is closed
-and every handler has returned; what is left when the grace has passed is aborted, and a handler
-that does not return even then is abandoned with a warning that names it.
+All of it is driven by the first I/O thread's loop: nothing here waits. It is over when every
+descriptor is closed and every handler has returned; what is left when the grace has passed is
+aborted, and a handler that does not return even then is abandoned with a warning that names it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from functools import partial
 from securews.application.handlers import handler_name
 from securews.ground.deadlines import Timer
 from securews.server.core import Core
+from securews.server.io_threads import IOThread
 from securews.server.opening import Opening
 from securews.server.session import Session
 
-__all__ = ["Stopping"]
+__all__ = ["GRACE", "Stopping"]
 
 log = logging.getLogger("securews.server")
 
+GRACE = 10.0
+"""Seconds that connections and handlers have to end, unless somebody says otherwise."""
 LAST_MOMENT = 0.5
 """Seconds that handlers have to return after their connections were aborted."""
 
 
 class Stopping:
-    """One stop of one server. Loop thread only.
+    """One stop of one server. First I/O thread only, except where said.
 
     Args:
         core: of the server.
@@ -50,7 +53,7 @@ class Stopping:
         core = self._core
         if not core.stopping:
             core.stop_asked = core.stopping = True
-            core.check_stopped = self._check
+            core.check_stopped = self._check_soon
             self._close_listeners()
             core.serial.close()
             for session in core.sessions():
@@ -67,8 +70,16 @@ class Stopping:
         self._check()
 
     def _end_openings(self, *, at_once: bool) -> None:
-        """An opening ends itself: a handshake worker may have its stream at the moment."""
-        for channel in set(self._core.channels):
+        for io in self._core.io.every:
+            if io is self._core.io.first:
+                self._end_openings_of(io, at_once=at_once)
+            else:
+                io.loop.call_soon(partial(self._end_openings_of, io, at_once=at_once))
+
+    @staticmethod
+    def _end_openings_of(io: IOThread, *, at_once: bool) -> None:
+        """On this I/O thread. An opening ends itself: a handshake worker may have its stream."""
+        for channel in io.channels():
             if isinstance(channel.consumer, Opening):
                 channel.consumer.server_stops(at_once=at_once)
             elif at_once:
@@ -95,8 +106,15 @@ class Stopping:
             )
         self._finish()
 
+    def _check_soon(self) -> None:
+        """Any thread: something has ended."""
+        if self._core.loop.on_loop_thread():
+            self._check()
+        else:
+            self._core.loop.call_soon(self._check)
+
     def _check(self) -> None:
-        if not self._core.channels and not self._running():
+        if not self._core.io.has_channels() and not self._running():
             self._finish()
 
     def _running(self) -> list[tuple[Session, str]]:

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from securews.server.loop import Loop
+
 __all__ = ["AcceptingThreads", "Job", "NewThreads", "Pool", "RequestGate", "SerialThread"]
 
 log = logging.getLogger("securews.server")
@@ -178,24 +180,28 @@ def _run(job: Job) -> None:
 
 
 class RequestGate:
-    """How many `accept()` and pages run at once; the rest waits its turn. Loop thread only."""
+    """How many `accept()` and pages run at once; the rest waits its turn."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._active = 0
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[tuple[Loop, Job]] = deque()
+        self._lock = threading.Lock()
 
-    def enter(self, start: Job) -> None:
-        """Call `start` now or in its turn; `leave` follows exactly once."""
-        if self._active < self._limit:
+    def enter(self, loop: Loop, start: Job) -> None:
+        """On the loop's thread: call `start` there, now or in its turn; one `leave` follows."""
+        with self._lock:
+            if self._active >= self._limit:
+                self._waiting.append((loop, start))
+                return
             self._active += 1
-            start()
-        else:
-            self._waiting.append(start)
+        start()
 
     def leave(self) -> None:
-        """One has finished."""
-        if self._waiting:
-            self._waiting.popleft()()
-        else:
-            self._active -= 1
+        """Any thread: one has finished."""
+        with self._lock:
+            if not self._waiting:
+                self._active -= 1
+                return
+            loop, start = self._waiting.popleft()
+        loop.call_soon(start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import shlex
 import ssl
@@ -14,7 +15,16 @@ from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketHandler, is_loopback
 from securews.transport.tls import TLSSocketHandler
 
-__all__ = ["FIND", "Find", "TLSChoice", "choose_socket_handler", "development_directory"]
+__all__ = [
+    "FIND",
+    "Find",
+    "TLSChoice",
+    "checked_socket_handler",
+    "choose_socket_handler",
+    "development_directory",
+]
+
+log = logging.getLogger("securews.server")
 
 
 class Find(enum.Enum):
@@ -73,6 +83,25 @@ def choose_socket_handler(tls: TLSChoice, host: str | None, *, insecure: bool) -
             f"TCP; not {_shown(tls)}"
         )
     handler.check(host)
+    return handler
+
+
+def checked_socket_handler(handler: SocketHandler | None, host: str | None) -> SocketHandler:
+    """A SocketHandler that may serve `host`; None is the development certificate's.
+
+    Raises:
+        ConfigurationError: it may not, or there is no certificate.
+    """
+    if handler is None:
+        handler = _found(host)
+    else:
+        handler.check(host)
+    if handler.issued_by_development_ca and not is_loopback(host):
+        log.warning(
+            "a development certificate is served on %s: only machines that trust your "
+            "development CA can connect",
+            host or "all addresses",
+        )
     return handler
 
 

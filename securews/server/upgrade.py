@@ -9,6 +9,7 @@ from typing import TypeAlias, cast
 from securews.application.handlers import handler_name
 from securews.application.origins import origin_allowed
 from securews.application.request import Request
+from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.connection import Connection
 from securews.ground.errors import Reject, printable
@@ -114,7 +115,7 @@ class Upgrade:
         raise Reject(500, None, "internal error\n")
 
     def make_session(
-        self, channel: Channel, headers: Headers, ended: Ended
+        self, channel: Channel, budget: Budget, headers: Headers, ended: Ended
     ) -> tuple[Session, bytes]:
         """The session, and the bytes of the 101 that go before it. On the accepting thread.
 
@@ -133,7 +134,7 @@ class Upgrade:
             Role.SERVER,
             self.route.options,
             limits=self._core.options.limits,
-            budget=self._core.budget,
+            budget=budget,
             name=name,
             deflate=deflate,
         )

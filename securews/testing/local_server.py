@@ -52,6 +52,7 @@ class LocalServer(WebSocketServer):
                 if mutual
                 else TLSSocketHandler(pair.certificate, pair.key),
                 path=None,
+                sockets=None,
                 **options,
             )
         except BaseException:

@@ -331,6 +331,10 @@ class TestStartFailures:
         monkeypatch.delenv("SECUREWS_CERTS", raising=False)
         assert_one_line(cli("echo", "--port", 0), 1, "gen-dev-certs")
 
+    def test_more_io_threads_than_a_gil_lets_run(self, cli, monkeypatch):
+        monkeypatch.setattr("securews.server.io_threads._gil_enabled", lambda: True)
+        assert_one_line(cli("echo", "--port", 0, "--plain", "--io-threads", 2), 1, "io_threads=2")
+
     def test_plain_beyond_this_machine(self, cli):
         assert_one_line(cli("echo", "--port", 0, "--plain", "--host", "0.0.0.0"), 1, "insecure")
 
@@ -354,6 +358,12 @@ class TestUsage:
             (("echo", "--plain", "--tls-cert", "x"), "--plain means no TLS"),
             (("echo", "--tls-key", "x"), "--tls-key needs --tls-cert"),
             (("echo", "--client-ca", "x"), "--client-ca needs --tls-cert"),
+            (("echo", "--workers", "0"), "'0' is no number of processes: 1 or more"),
+            (("echo", "--workers", "-2"), "'-2' is no number of processes"),
+            (("serve", "room:room", "--workers", "two"), "'two' is no number of processes"),
+            (("echo", "--switch-interval", "0"), "'0' is no switch interval: 0.000001 to 1 s"),
+            (("echo", "--switch-interval", "nan"), "'nan' is no switch interval"),
+            (("echo", "--switch-interval", "soon"), "'soon' is no switch interval"),
             (("serve",), "MODULE:ATTRIBUTE"),
             (("serve", "room:room", "--broadcast"), "unrecognized arguments: --broadcast"),
             (("connect",), "URL"),

@@ -35,7 +35,7 @@ def test_over_max_buffered_the_slow_clients_go_and_the_others_notice_nothing():
             for _ in range(2000):
                 server.broadcast(CHUNK)
                 assert good.recv(5) == CHUNK
-                assert server._core.budget.total < 2 * limit
+                assert server._core.io.first.budget.total < 2 * limit
                 if len(server.connections) == 1:
                     break
             for _ in lazy:
@@ -73,7 +73,7 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
             for _ in range(50):
                 good.send("ping")
                 assert good.recv(5) == "ping"
-        assert server._core.budget.total < 3 << 20
+        assert server._core.io.first.budget.total < 3 << 20
         release.set()
         for sender in senders:
             sender.join(20)

@@ -685,13 +685,42 @@ def test_a_second_signal_forces_the_end():
             assert time.monotonic() - began < 5  # of a grace of 10
 
 
+def test_a_signal_counts_while_the_main_thread_cannot_run_handlers():
+    # It waits for a lock; another thread takes the signal, so that nothing ends that wait. A signal
+    # that comes just before a wait is the same, and cannot be had at will.
+    source = """
+import signal, threading, securews
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+handler = lambda ws: ws.wait_closed()
+server = securews.serve(
+    0, handler, tls=False, accepting_method=securews.AcceptingMethod.SERIAL
+)
+print(server.address[1], flush=True)
+server.serve_forever()
+print("over", flush=True)
+"""
+    with Program(source) as program:
+        port = int(program.line())
+        with securews.connect(f"ws://localhost:{port}/") as ws:
+            program.process.send_signal(signal.SIGTERM)
+            with pytest.raises(securews.ConnectionClosedOK) as closed:
+                ws.recv(timeout=TIMEOUT)
+        assert closed.value.code == 1001
+        assert program.end() == (0, "over\n", "")
+
+
 def test_signals_are_as_before_after_the_stop():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor)
     server = plain()
     stopper = in_thread(lambda: (exchange(server), server.stop()))
     server.start()
     stopper.join(TIMEOUT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    left = signal.set_wakeup_fd(descriptor)
+    assert left == descriptor
 
 
 def test_a_background_server_ends_with_its_program():

@@ -192,14 +192,20 @@ def _two_hundred_messages_are_taken_at_once(**options):
 
 @scenario("slow_client", ("close", 1013), ("drop", 1000))
 def _slow_client_is_closed(**options):
+    flooded = Happened()
+
     class Flood(securews.EventWebSocketHandler):
         def on_message(self, ws, message):
-            for _ in range(200):
-                ws.send(b"\x00" * 60_000)
-            ws.close()
+            try:
+                for _ in range(200):
+                    ws.send(b"\x00" * 60_000)
+                ws.close()
+            finally:
+                flooded()
 
     with one_client(Flood(), receive_buffer=SMALL, outbox_bytes=100_000, **options) as client:
         client.send(TEXT, b"go")
+        flooded.wait()  # meanwhile it takes nothing
         return client.read_close().close_code
 
 
@@ -212,7 +218,7 @@ def _unfinished_message_is_given_up(**options):
 
 @scenario("message_rate", (2, 1008), (1000, b"0"))
 def _ten_messages_at_once(**options):
-    with one_client(lambda ws: ws.send(ws.recv()), **options) as client:
+    with one_client(lambda ws: (ws.send(ws.recv()), ws.wait_closed(A_WHILE)), **options) as client:
         answers = [answer_to(client, *(masked(TEXT, b"%d" % n) for n in range(10)))]
         if answers[0] == b"0":
             answers.append(client.read_close().close_code)
@@ -368,6 +374,31 @@ def _handshakes_at_work(**options):
         return len(handler.entered.items)
 
 
+@scenario("io_threads", (1, b"alone"), (2, b"together"))
+def _two_clients_are_served_at_one_time(monkeypatch, **options):
+    monkeypatch.setattr("securews.server.io_threads._gil_enabled", lambda: False)
+    both = threading.Barrier(2)
+
+    class Meets(securews.EventWebSocketHandler):
+        def on_message(self, ws, message):
+            try:
+                both.wait(A_WHILE)
+            except threading.BrokenBarrierError:
+                ws.send(b"alone")
+            else:
+                ws.send(b"together")
+
+    with (
+        plain(Meets(), **options) as server,
+        RawClient(server.address) as one,
+        RawClient(server.address) as other,
+    ):
+        for client in (one, other):
+            client.send(TEXT, b"anybody?")
+        (answer,) = {client.read_frame().payload for client in (one, other)}
+    return answer
+
+
 @scenario("reload_interval", (0.05, True), (None, False))
 def _changed_certificate_is_shown(tmp_path, **options):
     made = []
@@ -390,6 +421,22 @@ def _changed_certificate_is_shown(tmp_path, **options):
         if options["reload_interval"] is not None:
             eventually(shows_new)
         return shows_new()
+
+
+@scenario("revalidate_interval", (0.05, 1008), (None, "open"))
+def _end_of_a_client_that_would_not_be_let_in_now(tmp_path, **options):
+    made, allowed = Certificates(tmp_path), [True]
+    tls = securews.MutualTLSSocketHandler(
+        *made.server, client_ca=made.ca_file, authorize=lambda certificate: allowed[0]
+    )
+    context = made.context(made.client)
+    with (
+        securews.serve(0, Echo(), tls=tls, **options) as server,
+        RawClient(server.address, context=context) as client,
+    ):
+        allowed.clear()
+        allowed.append(False)
+        return client.read_close().close_code if readable(client, A_WHILE) else "open"
 
 
 @scenario("free_handlers", (True, ["closed"]), (False, []))

@@ -36,6 +36,8 @@ from securews.testing import LocalServer
 
 TIMEOUT = 60.0
 """Seconds for anything that has to happen; only a fault comes near it."""
+PING_PAUSE = 0.03
+"""Seconds between two pings of a client: over 50 a second (control_rate) it would close."""
 PAUSE = 0.002
 """Seconds between two rounds of a thread: all of them share one interpreter's lock."""
 FORKED = ("openssl-0", "openssl-1", "openssl-2")
@@ -220,6 +222,7 @@ def pinger(storm: Storm) -> Callable[[], None]:
         for waiter in [ws.ping() for ws in storm.servers_end.values()]:
             waiter.wait(TIMEOUT)
             storm.count("pings answered")
+        storm.over.wait(PING_PAUSE)
 
     return work
 

@@ -1,0 +1,125 @@
+"""The I/O threads of a server: one loop each, and the connections that are pinned to it.
+
+Nearly everything of a connection happens on the thread of its loop alone, so most of the code
+knows one loop and asks no questions. What the threads share (who may come in, the threads for
+user code, the list of sessions, counters) has a lock of its own. The first thread does the
+server's own work, too: it accepts, keeps the server's deadlines, and runs the stop.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+
+from securews.connection.budget import Budget
+from securews.connection.channel import Channel
+from securews.ground.errors import ConfigurationError
+from securews.server.loop import Loop
+
+__all__ = ["IOThread", "IOThreads", "check_io_threads"]
+
+
+class IOThread:
+    """A loop, the connections that are pinned to it, and what they may hold together."""
+
+    def __init__(self, name: str, max_buffered: int) -> None:
+        self.name = name
+        self.loop = Loop()
+        self.budget = Budget(max_buffered)
+        self._channels: set[Channel] = set()
+        self._lock = threading.Lock()
+
+    def add(self, channel: Channel) -> None:
+        """Any thread: a descriptor that a peer has open here."""
+        with self._lock:
+            self._channels.add(channel)
+
+    def remove(self, channel: Channel) -> None:
+        """Any thread: it is closed."""
+        with self._lock:
+            self._channels.discard(channel)
+
+    def channels(self) -> list[Channel]:
+        """Any thread: those that are open, as they are now."""
+        with self._lock:
+            return list(self._channels)
+
+    @property
+    def load(self) -> int:
+        """Any thread: how many are open."""
+        with self._lock:
+            return len(self._channels)
+
+
+class IOThreads:
+    """All of them; `first` is the one that accepts.
+
+    Args:
+        count: how many.
+        max_buffered: of the server. Each thread has an even share for itself: a sum over all
+            would be a lock in every read and write.
+    """
+
+    def __init__(self, count: int, max_buffered: int) -> None:
+        names = ["securews-io", *(f"securews-io-{number}" for number in range(2, count + 1))]
+        self.every = [IOThread(name, max(1, max_buffered // count)) for name in names]
+        self.first = self.every[0]
+        self._running = count
+        self._lock = threading.Lock()
+
+    def least_loaded(self) -> IOThread:
+        """Where the next connection goes: WebSockets stay, so turns would not keep it even."""
+        return self.first if len(self.every) == 1 else min(self.every, key=lambda io: io.load)
+
+    def has_channels(self) -> bool:
+        """Any thread: whether a peer has anything open."""
+        return any(io.load for io in self.every)
+
+    def has_caller(self) -> bool:
+        """Any thread: whether the calling one is one of these."""
+        return any(io.loop.on_loop_thread() for io in self.every)
+
+    def start(self, over: Callable[[], None]) -> None:
+        """Start them as daemons; `over` is called once, by the last that ends."""
+
+        def run(io: IOThread) -> None:
+            try:
+                io.loop.run()
+            finally:
+                with self._lock:
+                    self._running -= 1
+                    last = self._running == 0
+                if last:
+                    over()
+
+        for io in self.every:
+            threading.Thread(target=run, args=(io,), name=io.name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Any thread: end them after their present turn."""
+        for io in self.every:
+            io.loop.stop()
+
+
+def check_io_threads(count: int) -> None:
+    """ConfigurationError for more I/O threads than can run at once in this interpreter."""
+    if count == 1 or not _gil_enabled():
+        return
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise ConfigurationError(
+            f"io_threads={count}: this Python is free-threaded, but its GIL is on, by PYTHON_GIL=1 "
+            "or for an extension module that is not known to be safe without; python -X gil=0 "
+            "leaves it off"
+        )
+    raise ConfigurationError(
+        f"io_threads={count} needs a free-threaded Python: this one has a GIL, which would let "
+        "only one of them run at a time, and slow all down; use more processes: "
+        f"securews serve --workers {count}"
+    )
+
+
+def _gil_enabled() -> bool:
+    asked: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
+    return asked is None or asked()
