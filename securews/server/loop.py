@@ -17,14 +17,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
+from time import monotonic
 from typing import Protocol
 
 from securews.connection.channel import Channel
 from securews.ground.deadlines import Timers
-from securews.server.poller import HANGUP, READABLE, WRITABLE, make_poller
+from securews.server.poller import make_poller
 
 __all__ = ["Loop", "Watched"]
 
@@ -36,15 +37,15 @@ class Watched(Protocol):
 
     fd: int
 
-    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
-        """The descriptor is ready."""
+    def on_ready(self, mask: int) -> None:
+        """The descriptor is ready: READABLE, WRITABLE, HANGUP (see `channel.py`)."""
 
 
 class Loop:
     """An I/O loop. `run()` makes the calling thread its own; `stop()` ends it."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = monotonic()
         self.timers = Timers()
         self._poller = make_poller()
         self._owners: dict[int, Watched] = {}
@@ -71,7 +72,7 @@ class Loop:
 
     def on_loop_thread(self) -> bool:
         """Whether the calling thread is the loop's own."""
-        return threading.get_ident() == self._thread
+        return get_ident() == self._thread
 
     def mark(self, channel: Channel) -> None:
         """Give the channel a turn soon."""
@@ -122,7 +123,7 @@ class Loop:
 
     def run(self) -> None:
         """Turn until `stop()`, in the calling thread."""
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         try:
             while not self._stopping:
                 self._turn()
@@ -134,18 +135,24 @@ class Loop:
 
     def _turn(self) -> None:
         ready = self._poller.poll(self._time_to_sleep())
-        with self._lock:
-            self._asleep = False
+        self._asleep = False  # without the lock: at worst another thread wakes us in vain
         for fd, mask in ready:
-            self.now = time.monotonic()
+            self.now = monotonic()
             owner = self._owners.get(fd)
             if owner is not None:
                 self._tell(owner, mask)
             elif fd == self._wake_read:
                 self._clear_wake_up()
-        self.now = time.monotonic()
+        self.now = monotonic()
         for callback in self.timers.take_due(self.now):
             self._call(callback)
+        # Without the lock: what is added later is seen before the loop sleeps.
+        if self._marked or self._calls:
+            self._do_what_was_asked()
+        if self._ended:
+            self._release_ended()
+
+    def _do_what_was_asked(self) -> None:
         with self._lock:
             marked, self._marked = self._marked, []
             calls, self._calls = self._calls, []
@@ -153,23 +160,19 @@ class Loop:
             self._call(callback)
         for channel in marked:
             self._give_turn(channel)
-        self._release_ended()
 
     def _time_to_sleep(self) -> float | None:
         due = self.timers.next_due()
-        with self._lock:
-            if self._marked or self._calls:
-                return 0.0
-            self._asleep = True
-        return None if due is None else max(0.0, due - time.monotonic())
+        self._lock.acquire()  # see channel.py
+        idle = self._asleep = not (self._marked or self._calls)
+        self._lock.release()
+        if not idle:
+            return 0.0
+        return None if due is None else max(0.0, due - monotonic())
 
     def _tell(self, owner: Watched, mask: int) -> None:
         try:
-            owner.on_ready(
-                readable=bool(mask & READABLE),
-                writable=bool(mask & WRITABLE),
-                hangup=bool(mask & HANGUP),
-            )
+            owner.on_ready(mask)
         except Exception:
             log.exception("internal error; the connection is aborted")
             if isinstance(owner, Channel):
