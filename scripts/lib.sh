@@ -5,6 +5,10 @@
 #   ensure_venv [EXTRAS] makes $VENV (default .venv in the repository) with securews in it, and
 #                        with the extras named ("test" or "test,bench"); costs nothing when
 #                        that is done already
+#   missing_packages COMMAND:PACKAGE...   prints the Debian packages of commands that are not here
+#   install_packages PACKAGE...           installs them as root on Debian, else names them
+#   install_scanners     what slow tests drive from outside: openssl, testssl, slowhttptest and
+#                        nmap as above, sslyze into .tools
 
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="${VENV:-$REPO/.venv}"
@@ -76,4 +80,38 @@ ensure_venv() {
     rm -f "$log"
     _venv_stamp >"$VENV/stamp-base"
     [ -z "$extras" ] || _venv_stamp >"$VENV/stamp-base-$extras"
+}
+
+missing_packages() {
+    local tool
+    for tool in "$@"; do
+        command -v "${tool%%:*}" >/dev/null || say "${tool#*:}"
+    done
+}
+
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        say "not installed here, and tests need them: $* (Debian's names)"
+    elif [ "$(id -u)" -ne 0 ]; then
+        say "tests need these: sudo apt-get install $*"
+    else
+        say "installing $*"
+        if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -qq --yes --no-install-recommends "$@"; } >/dev/null; then
+            say "apt-get could not install them; the tests that need them will not run"
+        fi
+    fi
+}
+
+install_scanners() {
+    # shellcheck disable=SC2046  # names of packages have no spaces
+    install_packages $(missing_packages \
+        openssl:openssl testssl:testssl.sh slowhttptest:slowhttptest nmap:nmap)
+    [ ! -x "$REPO/.tools/sslyze/bin/sslyze" ] || return 0
+    say "installing sslyze into .tools/sslyze"
+    if ! { "$(find_python)" -m venv "$REPO/.tools/sslyze" && "$REPO/.tools/sslyze/bin/python" \
+        -m pip install --disable-pip-version-check --no-input --quiet sslyze; }; then
+        say "pip could not install it; its test will not run"
+    fi
 }
