@@ -13,7 +13,7 @@ from securews.ground import acceleration
 
 acceleration.choose()  # before everything that may be compiled is imported
 
-# ruff: noqa: E402, I001 - what follows comes after the choice
+# ruff: noqa: E402 - what follows comes after the choice
 from securews.application.authorization import Authorization
 from securews.application.communicator import Communicator
 from securews.application.handlers import (

@@ -26,6 +26,7 @@ from typing import Protocol
 from securews.connection.channel import Channel
 from securews.ground.deadlines import Timers
 from securews.server.poller import make_poller
+from securews.transport.syscalls import drain, poke
 
 __all__ = ["Loop", "Watched"]
 
@@ -53,6 +54,7 @@ class Loop:
         self._marked: list[Channel] = []
         self._calls: list[Callable[[], None]] = []
         self._ended: list[Channel] = []
+        self._to_release: list[threading.Lock] = []
         self._asleep = False
         self._stopping = False
         self._over = False
@@ -76,9 +78,10 @@ class Loop:
 
     def mark(self, channel: Channel) -> None:
         """Give the channel a turn soon."""
-        with self._lock:
-            self._marked.append(channel)
-            wake, self._asleep = self._asleep, False
+        self._lock.acquire()  # see channel.py
+        self._marked.append(channel)
+        wake, self._asleep = self._asleep, False
+        self._lock.release()
         if wake:
             self.wake()
 
@@ -95,10 +98,7 @@ class Loop:
 
     def wake(self) -> None:
         """End a wait. Takes no lock: signal handlers call it too."""
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full, so the loop wakes anyway
+        poke(self._wake_write)
 
     def stop(self) -> None:
         """End `run()` after the present turn."""
@@ -121,6 +121,10 @@ class Loop:
         self.unwatch(channel)
         self._ended.append(channel)
 
+    def release_later(self, lock: threading.Lock) -> None:
+        """Wake the thread that waits for `lock`, at the end of this turn."""
+        self._to_release.append(lock)
+
     def run(self) -> None:
         """Turn until `stop()`, in the calling thread."""
         self._thread = get_ident()
@@ -130,6 +134,7 @@ class Loop:
         finally:
             self._make_last_calls()
             self._release_ended()
+            self._wake_receivers()
             self._poller.close()
             self._thread = None  # the system gives the number to another thread
 
@@ -151,6 +156,8 @@ class Loop:
             self._do_what_was_asked()
         if self._ended:
             self._release_ended()
+        if self._to_release:
+            self._wake_receivers()
 
     def _do_what_was_asked(self) -> None:
         with self._lock:
@@ -201,11 +208,7 @@ class Loop:
                 self._call(callback)
 
     def _clear_wake_up(self) -> None:
-        try:
-            while len(os.read(self._wake_read, 512)) == 512:
-                pass
-        except BlockingIOError:
-            pass
+        drain(self._wake_read)
         if self.on_wake_up is not None:
             self.on_wake_up()
 
@@ -217,6 +220,12 @@ class Loop:
                     channel.release()
                 except Exception:
                     log.exception("internal error while a descriptor was closed")
+
+    def _wake_receivers(self) -> None:
+        locks, self._to_release = self._to_release, []
+        for lock in locks:
+            if lock.locked():  # only this thread releases them; a receiver may have given up
+                lock.release()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -1,4 +1,4 @@
-"""The three system calls that run for every message, on descriptors that never wait.
+"""The system calls that run for every message, on descriptors that never wait.
 
 Python gives up the GIL around each of them, which is right for calls that wait. These do not: to
 give the GIL up for a microsecond means to queue behind every busy thread of the program, for up
@@ -7,10 +7,11 @@ to 5 ms each time. The compiled twins (`syscalls.pyx`) keep it.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 
-__all__ = ["receive", "send", "wait_ready"]
+__all__ = ["drain", "poke", "receive", "send", "wait_ready"]
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
@@ -31,6 +32,23 @@ def send(sock: socket.socket, data: bytes) -> int:
         OSError: the connection is broken.
     """
     return sock.send(data)
+
+
+def poke(pipe: int) -> None:
+    """Write a byte into a non-blocking pipe, unless it is full. Any thread, signal handlers too."""
+    try:
+        os.write(pipe, b"\0")
+    except BlockingIOError:
+        pass  # whoever waits for the other end wakes up anyway
+
+
+def drain(pipe: int) -> None:
+    """Read what is in a non-blocking pipe. One thread at a time."""
+    try:
+        while len(os.read(pipe, 512)) == 512:
+            pass
+    except BlockingIOError:
+        pass
 
 
 def wait_ready(epoll: select.epoll, timeout: float | None) -> list[tuple[int, int]]:

@@ -2,11 +2,15 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
     ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_write "write"(int fd, const void *buffer, size_t size)
+    ssize_t c_read "read"(int fd, void *buffer, size_t size)
 
 cdef extern from *:
     """
@@ -31,7 +35,7 @@ cdef extern from *:
         epoll_data_t data
     int epoll_wait(int fd, epoll_event *events, int size, int timeout) nogil
 
-__all__ = ["receive", "send", "wait_ready"]
+__all__ = ["drain", "poke", "receive", "send", "wait_ready"]
 
 cdef enum:
     _BUFFER = 65536
@@ -62,6 +66,27 @@ def send(sock, bytes data not None):
         if sent >= 0:
             return sent
         _raise_unless_interrupted()
+
+
+def poke(int pipe):
+    """Write one byte into a non-blocking pipe, unless it is full; see the Python twin."""
+    while c_write(pipe, b"\0", 1) < 0:
+        if errno == EAGAIN:
+            return
+        _raise_unless_interrupted()
+
+
+def drain(int pipe):
+    """Read what is in a non-blocking pipe; see the Python twin."""
+    cdef char buffer[512]
+    cdef ssize_t got = 512
+    while got == 512:
+        got = c_read(pipe, buffer, 512)
+        if got < 0:
+            if errno == EAGAIN:
+                return
+            _raise_unless_interrupted()
+            got = 512
 
 
 def wait_ready(epoll, timeout):
