@@ -2,9 +2,10 @@
 
 They are plain functions of bytes, without state. `codec.pyx` has their compiled twins, which take
 the place of this module where they could be built (see `securews/ground/acceleration.py`); both
-pass the same tests. `take_messages` takes only what is simple and right; whatever it leaves (control frames, fragments,
-frames that go on in the next read, every fault) is judged by `websocket.py`, in one place. So the
-scan may stop anywhere without a change in behaviour, and needs no error of its own.
+pass the same tests. `take_messages` takes only what is simple and right; whatever it leaves
+(control frames, fragments, frames that go on in the next read, every fault) is judged by
+`websocket.py`, in one place. So the scan may stop anywhere without a change in behaviour, and
+needs no error of its own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes, offset: int = 0
     Returns:
         As many bytes as `data` has.
     """
+    if len(key) != 4:
+        raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
     turn = offset & 3
     if turn:

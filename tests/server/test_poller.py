@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from securews.server import poller as pollers
 from securews.connection.channel import HANGUP, READABLE, WRITABLE
+from securews.server import poller as pollers
 from securews.server.poller import SelectorPoller
 
 KINDS = [SelectorPoller, *([pollers.EpollPoller] if sys.platform == "linux" else [])]
