@@ -1,7 +1,7 @@
 """The receiving half of a connection: the inbox, who waits for it, and back-pressure.
 
-The loop puts the messages of one read in and wakes the receiver once, when it has read from every
-socket that was ready: a thread that is woken earlier only takes the GIL from the loop. Where the inbox is full
+The loop puts the messages of one read in, and wakes the receiver once all sockets that were ready
+have been read: a thread that is woken earlier takes the GIL from the loop. Where the inbox is full
 (judged before a read, so one read may run over) reading stops, and the kernel and the peer hold
 the rest; it goes on when three quarters of it are free again, so that it does not stop and go at
 every message.
