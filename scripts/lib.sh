@@ -104,6 +104,43 @@ install_packages() {
     fi
 }
 
+# Compiles the hot path beside its source, until the script ends: a compiled module shadows its
+# source, and whoever edits that would wonder why nothing changes.
+compile_in_place() {
+    local log
+    ! lacks_gil || return 0
+    log="$(mktemp)"
+    trap remove_compiled EXIT
+    install_compiler
+    "$VENV/bin/python" setup.py -q build_ext --inplace >"$log" 2>&1 || true
+    if "$VENV/bin/python" -c 'import securews, sys; sys.exit(not securews.ACCELERATED)'; then
+        rm -f "$log"
+    else
+        cat "$log" >&2
+        rm -f "$log"
+        say "the hot path could not be compiled; the words above say why"
+        return 1
+    fi
+}
+
+remove_compiled() { find "$REPO/securews" -name '*.so' -delete; }
+
+lacks_gil() {
+    "$VENV/bin/python" -c \
+        'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))'
+}
+
+# A C compiler, and the headers of the interpreter: Debian has them in a package of their own.
+install_compiler() {
+    local packages
+    packages="$(missing_packages "${CC:-cc}:gcc libc6-dev")"
+    "$VENV/bin/python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+        || packages+=" python3-dev"
+    # shellcheck disable=SC2086  # names of packages have no spaces
+    install_packages $packages
+}
+
 install_scanners() {
     # shellcheck disable=SC2046  # names of packages have no spaces
     install_packages $(missing_packages \

@@ -9,6 +9,11 @@ def echo(ws):
 securews.serve(8443, echo, tls=("server.pem", "server-key.pem")).serve_forever()
 """
 
+from securews.ground import acceleration
+
+acceleration.choose()  # before everything that may be compiled is imported
+
+# ruff: noqa: E402 - what follows comes after the choice
 from securews.application.authorization import Authorization
 from securews.application.communicator import Communicator
 from securews.application.handlers import (
@@ -34,6 +39,7 @@ from securews.ground.errors import (
 from securews.ground.headers import Headers
 from securews.ground.options import AcceptingMethod, Compression, Limits
 from securews.ground.version import __version__
+from securews.protocol import codec
 from securews.protocol.events import Pong
 from securews.server.client import connect
 from securews.server.serve import serve
@@ -45,7 +51,11 @@ from securews.transport.tls import TLSSocketHandler
 from securews.transport.tls_client import TLSClientSocketHandler
 from securews.transport.tls_info import ClientCertificate, TLSInfo
 
+ACCELERATED: bool = acceleration.is_compiled(codec)
+"""Whether the compiled part is in use; SECUREWS_PURE=1 in the environment does without."""
+
 __all__ = [
+    "ACCELERATED",
     "ANY",
     "AcceptingMethod",
     "Authorization",

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -221,5 +222,30 @@ def test_the_facade_imports_exactly_what_it_names():
     for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom):
             imported |= {alias.asname or alias.name for alias in node.names}
-    assert set(securews.__all__) == imported
-    assert len(securews.__all__) == len(imported)
+    named = imported - {"acceleration", "codec"} | {"ACCELERATED"}
+    assert set(securews.__all__) == named
+    assert len(securews.__all__) == len(named)
+
+
+@pytest.mark.parametrize(("asked", "sources_only"), [("1", True), ("0", False), (None, False)])
+def test_securews_pure_finds_only_sources(asked, sources_only):
+    program = (
+        "import json, sys, securews\n"
+        "files = [m.__file__ for n, m in sys.modules.items() if n.startswith('securews')]\n"
+        "print(json.dumps([securews.ACCELERATED, files]))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "SECUREWS_PURE"}
+    if asked is not None:
+        environment["SECUREWS_PURE"] = asked
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    accelerated, files = json.loads(done.stdout)
+    compiled = [file for file in files if not file.endswith(".py")]
+    assert bool(compiled) == accelerated
+    if sources_only:
+        assert not compiled
+    else:  # where anything was compiled, all of it was
+        built = {path.name for path in PACKAGE.rglob("*.so")}
+        assert {Path(file).name for file in compiled} <= built
+        assert accelerated == bool(built)

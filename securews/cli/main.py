@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import securews
 from securews.cli import connecting, gen_dev_certs, serving
 from securews.cli.parsing import OneLineParser, UsageError
 from securews.ground.errors import SecureWSError
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="securews", description="Secure WebSocket servers.")
-    parser.add_argument("--version", action="version", version=f"securews {__version__}")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=OneLineParser
     )
@@ -55,6 +56,11 @@ def _parser() -> OneLineParser:
     serving.add_commands(commands)
     connecting.add_command(commands)
     return parser
+
+
+def _version() -> str:
+    part = "with its compiled part" if securews.ACCELERATED else "in pure Python"
+    return f"securews {__version__} {part}"
 
 
 def _complain(what: object, code: int, where: object = None) -> int:

@@ -34,7 +34,7 @@ from securews.ground.errors import (
 from securews.ground.options import ConnectionOptions, Limits
 from securews.protocol.close_codes import cut_reason
 from securews.protocol.deflate import Deflate
-from securews.protocol.events import Close
+from securews.protocol.events import Close, Event
 from securews.protocol.frames import Opcode
 from securews.protocol.websocket import Role, WebSocketProtocol
 
@@ -56,7 +56,6 @@ class Connection:
         "channel",
         "close_code",
         "close_reason",
-        "closing",
         "deflate",
         "ended",
         "initiator",
@@ -114,8 +113,6 @@ class Connection:
         self.receiving = Receiving(self)
         self.keepalive = Keepalive(self, options.ping_interval, options.ping_timeout)
         self.peer_limits = PeerLimits(self)
-        self.closing = False
-        """Under the lock: our Close frame was queued, or nothing can be sent any more."""
         self.ended = False
         """Under the lock: both sides are done, or the connection is lost."""
         self.close_code: int | None = None
@@ -139,10 +136,10 @@ class Connection:
                 "handler, use on_message(), or a WebSocketHandler, which has a thread of its own"
             )
 
-    def check_open(self) -> None:
-        """With the lock held: raise ConnectionClosed where nothing more may be sent."""
-        if self.closing:
-            raise self.closed_error()
+    @property
+    def closing(self) -> bool:
+        """Whether our Close frame was queued, or nothing can be sent any more."""
+        return self.channel.outbox.closed
 
     def closed_error(self) -> ConnectionClosed:
         """The error that says how it ended, or how it is about to end."""
@@ -168,7 +165,6 @@ class Connection:
             if self.closing:
                 return False
             frame = self.protocol.close(code, cut_reason(reason))
-            self.closing = True
             if self.close_code is None:
                 self.close_code = 1005 if code is None else code
                 self.close_reason, self.initiator = reason, "us"
@@ -192,7 +188,7 @@ class Connection:
         """End it at once, without a Close frame."""
         with self.channel.lock:
             if not self.closing:
-                self.closing = True
+                self.channel.outbox.closed = True
                 self.close_code, self.close_reason, self.initiator = 1006, "aborted", "us"
         self.channel.abort(ConnectionAbortedError("aborted by us"))
 
@@ -201,6 +197,7 @@ class Connection:
     def start(self, observer: Observer, leftover: bytes = b"") -> None:
         """The opening is over: begin to read. `leftover` came behind the opening."""
         self.observer = observer
+        self._dispatcher.start(observer)
         # A quick handler may have filled the socket already, under the opening's timeout.
         self.channel.set_write_timeout(self.options.write_timeout)
         self.channel.consumer = self
@@ -223,12 +220,11 @@ class Connection:
         """Bytes from the peer."""
         events = self.protocol.receive(data, self.receiving.room)
         if self.protocol.in_message:
-            another = any(isinstance(event, (str, bytes)) for event in events)
-            self.peer_limits.message_unfinished(another=another)
+            self.peer_limits.message_unfinished(another=_has_message(events))
         else:
             self.peer_limits.message_finished()
         self._dispatcher.events.extend(events)
-        self._dispatch()
+        self._dispatch(self.loop.now)
 
     def end_received(self) -> None:
         """The peer's side ended; a Close frame would have ended it before."""
@@ -257,6 +253,8 @@ class Connection:
             self._held = held
             self._budget.account(self, held)
             self.receiving.curbed = self._budget.curbs(self)
+        if self._dispatcher.events:  # the outbox was full; perhaps it is not any more
+            self._go_on()
 
     def drained(self) -> None:
         """The outbox is empty again."""
@@ -304,11 +302,14 @@ class Connection:
 
     # -- the loop's thread: reading, and the end -------------------------------------------
 
-    def _dispatch(self) -> None:
-        """Act on what was received, and see whether more of it is wanted."""
-        began = time.monotonic()
+    def _dispatch(self, began: float) -> None:
+        """Act on what was received, and see whether more of it is wanted.
+
+        Args:
+            began: now, or a moment ago (monotonic).
+        """
         messages, control = self._dispatcher.run()
-        if self._ending is None:
+        if self._ending is None and (control or self.peer_limits.counts_messages):
             try:
                 self.peer_limits.count(control=control, messages=messages)
             except ProtocolError as error:
@@ -321,7 +322,7 @@ class Connection:
         if self.protocol.paused and not self.receiving.paused and not self._dispatcher.events:
             self._dispatcher.events.extend(self.protocol.receive(b"", self.receiving.room))
         if self._dispatcher.events:
-            self._dispatch()
+            self._dispatch(time.monotonic())
         else:
             self._read_or_pause()
 
@@ -332,7 +333,7 @@ class Connection:
             self.receiving.paused
             or self.protocol.paused
             or self._dispatcher.events
-            or self._budget.curbs(self)
+            or (self.receiving.curbed and self._budget.curbs(self))
         )
         if read is not self.channel.reading:
             self.channel.set_reading(read)
@@ -348,12 +349,12 @@ class Connection:
         if self.closing:
             return
         with self.channel.lock:
-            self.closing = True
+            self.channel.outbox.closed = True
         self._dispatcher.last = True
         # What is compressed may become a thousand times as large: once more the queue's bound.
         room = None if self.deflate is None else self.options.max_queue_bytes
         self._dispatcher.events.extend(self.protocol.receive(b"", room))
-        self._dispatch()
+        self._dispatch(time.monotonic())
 
     def _close_timed_out(self) -> None:
         self.give_up(f"no answer to our Close frame within {self.options.close_timeout:g} s")
@@ -365,7 +366,7 @@ class Connection:
         assert self._ending is not None
         with self.channel.lock:
             self.close_code, self.close_reason, self.initiator = self._ending
-            self.closing = self.ended = True
+            self.channel.outbox.closed = self.ended = True
             self.receiving.notify()
             if self.channel.room is not None:
                 self.channel.room.notify_all()
@@ -375,3 +376,7 @@ class Connection:
         self.keepalive.stop()
         self._budget.account(self, 0)
         self.observer.connection_closed()
+
+
+def _has_message(events: list[Event]) -> bool:
+    return any(isinstance(event, (str, bytes)) for event in events)

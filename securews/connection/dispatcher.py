@@ -9,6 +9,7 @@ on when the outbox is empty again.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from securews.connection.inbox import Message
@@ -17,6 +18,7 @@ from securews.protocol.frames import Opcode
 
 if TYPE_CHECKING:
     from securews.connection.connection import Connection
+    from securews.connection.interfaces import Observer
 
 __all__ = ["Dispatcher"]
 
@@ -24,14 +26,34 @@ __all__ = ["Dispatcher"]
 class Dispatcher:
     """The events of one connection. Loop thread only."""
 
-    __slots__ = ("_connection", "events", "last")
+    __slots__ = (
+        "_bound",
+        "_channel",
+        "_connection",
+        "_event_driven",
+        "_ignores",
+        "_message_received",
+        "events",
+        "last",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._channel = connection.channel
+        self._bound = connection.options.outbox_bytes
+        self._ignores = connection.options.max_queue == 0
+        """Messages of the peer do not matter here."""
+        self._event_driven = False
+        self._message_received: Callable[[Message], None]
         self.events: deque[Event] = deque()
         """What was received and not acted on yet."""
         self.last = False
         """Nothing more will be read: what is here is delivered to the end."""
+
+    def start(self, observer: Observer) -> None:
+        """From now on there is somebody to tell."""
+        self._event_driven = observer.event_driven
+        self._message_received = observer.message_received
 
     def run(self) -> tuple[int, int]:
         """Act until there is nothing left or the outbox is full.
@@ -39,19 +61,19 @@ class Dispatcher:
         Returns:
             How many messages, and how many control frames that nobody had asked for.
         """
-        connection = self._connection
-        events, queued = self.events, []
+        connection, events, outbox = self._connection, self.events, self._channel.outbox
+        queued: list[Message] = []
         messages = control = 0
-        while events and not self._must_wait():
+        while events:
+            if self._event_driven and outbox.size >= self._bound and self._must_wait():
+                break
             event = events.popleft()
             if isinstance(event, (str, bytes)):
                 messages += 1
-                if connection.closing and not self.last:
-                    continue  # we have said our last word; only the peer's Close is awaited
-                if connection.options.max_queue == 0:
-                    continue  # messages of the peer do not matter here
-                if connection.observer.event_driven:
-                    connection.observer.message_received(event)
+                if self._ignores or (outbox.closed and not self.last):
+                    continue  # having said our last word, we await only the peer's Close
+                if self._event_driven:
+                    self._message_received(event)
                 else:
                     queued.append(event)
             elif isinstance(event, Ping):
@@ -71,33 +93,36 @@ class Dispatcher:
 
     def _must_wait(self) -> bool:
         """Event-driven: whether the peer must take our answers before it is given more."""
-        if not self._connection.observer.event_driven or self._connection.closing:
+        if self._channel.outbox.closed:
             return False
-        outbox = self._connection.channel.outbox
-        if outbox.size >= self._connection.options.outbox_bytes:
-            self._connection.channel.flush_early()
-        return outbox.size >= self._connection.options.outbox_bytes
+        self._channel.flush_early()
+        return self._channel.outbox.size >= self._bound
 
     def _hand_over(self, queued: list[Message]) -> None:
-        with self._connection.channel.lock:
+        if not queued:
+            return
+        with self._channel.lock:
             told = self._connection.receiving.queue(queued)
         if told:
             self._connection.observer.messages_queued()
 
     def _answer(self, ping: Ping) -> None:
         frame = self._connection.sending.frame(Opcode.PONG, ping.payload)
-        with self._connection.channel.lock:
-            if self._connection.closing:
+        with self._channel.lock:
+            if self._channel.outbox.closed:
                 return
-            if self._connection.channel.blocked:
-                self._connection.channel.outbox.set_pong(frame)
+            if self._channel.blocked:
+                self._channel.outbox.set_pong(frame)
             else:
-                self._connection.channel.outbox.append_urgent(frame)
+                self._channel.outbox.append_urgent(frame)
+            mark = self._channel.mark_to_send_locked()
+        if mark:
+            self._channel.loop.mark(self._channel)
 
     def _note_pong(self, pong: Pong) -> bool:
         """Whether it answers a ping of ours."""
         answered = self._connection.keepalive.pong(pong.payload)
         if any(waiter.by_user for waiter in answered):
-            with self._connection.channel.lock:
+            with self._channel.lock:
                 self._connection.receiving.set_pong(pong)
         return bool(answered)

@@ -6,6 +6,7 @@ consumer, and tells an `Observer` what happens.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +39,9 @@ class IOLoop(Protocol):
 
     def close_later(self, channel: Channel) -> None:
         """Loop thread: close the descriptor at the end of this turn."""
+
+    def release_later(self, lock: threading.Lock) -> None:
+        """Loop thread: release it at the end of this turn, if it is held then."""
 
     def on_loop_thread(self) -> bool:
         """Any thread: whether it is the loop's own."""

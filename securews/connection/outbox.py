@@ -18,7 +18,7 @@ class Outbox:
     """Frames in the order in which they leave.
 
     `size` counts every byte that waits, `ready` those that do not wait for the end of a message
-    stream. `taken` counts every byte that ever left.
+    stream. `taken` counts every byte that ever left. `closed`: nothing more may be added.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Outbox:
         "_pong",
         "_rest",
         "_urgent",
+        "closed",
         "ready",
         "size",
         "streaming",
@@ -43,6 +44,7 @@ class Outbox:
         self.ready = 0
         self.taken = 0
         self.streaming = False
+        self.closed = False
 
     def append(self, frame: bytes) -> None:
         """A whole message; while a message stream is open it queues behind that stream."""
@@ -80,6 +82,7 @@ class Outbox:
 
     def append_last(self, frame: bytes) -> None:
         """The Close frame: behind what was taken, and what queued behind a stream is given up."""
+        self.closed = True
         self._behind = None
         self.streaming = False
         self.size = self.ready

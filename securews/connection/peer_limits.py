@@ -43,7 +43,15 @@ class TokenBucket:
 class PeerLimits:
     """Loop thread only."""
 
-    __slots__ = ("_began", "_connection", "_control", "_messages", "_timeout", "_timer")
+    __slots__ = (
+        "_began",
+        "_connection",
+        "_control",
+        "_messages",
+        "_timeout",
+        "_timer",
+        "counts_messages",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -52,6 +60,7 @@ class PeerLimits:
         self._control = TokenBucket(limits.control_rate, float(limits.control_burst), now)
         rate = connection.options.message_rate
         self._messages = None if rate is None else TokenBucket(rate, max(1.0, rate), now)
+        self.counts_messages = rate is not None
         self._began: float | None = None
         self._timer: Timer | None = None
 

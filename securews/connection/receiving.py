@@ -1,6 +1,7 @@
 """The receiving half of a connection: the inbox, who waits for it, and back-pressure.
 
-The loop puts the messages of one read in and wakes the receiver once. Where the inbox is full
+The loop puts the messages of one read in, and wakes the receiver once all sockets that were ready
+have been read: a thread that is woken earlier takes the GIL from the loop. Where the inbox is full
 (judged before a read, so one read may run over) reading stops, and the kernel and the peer hold
 the rest; it goes on when three quarters of it are free again, so that it does not stop and go at
 every message.
@@ -35,6 +36,8 @@ class Receiving:
         "_max_bytes",
         "_max_messages",
         "_receiver",
+        "_waiting",
+        "_wake_up",
         "curbed",
         "inbox",
         "paused",
@@ -48,6 +51,11 @@ class Receiving:
         self._discard = connection.options.max_queue == 0
         self._changed: threading.Condition | None = None
         self._receiver: int | None = None
+        self._wake_up: threading.Lock | None = None
+        """Held but for the moment of waking: who receives waits for it. Cheaper than a Condition,
+        and one thread at a time receives."""
+        self._waiting = False
+        """The receiver waits, and was not told to wake up yet."""
         self.inbox = Inbox()
         self.paused = False
         """Whether reading has stopped because the inbox is full."""
@@ -78,7 +86,11 @@ class Receiving:
         self.notify()
 
     def notify(self) -> None:
-        """Something came, or the end: wake who waits."""
+        """Loop thread: something came, or the end: wake who waits."""
+        if self._waiting:
+            assert self._wake_up is not None
+            self._waiting = False
+            self._channel.loop.release_later(self._wake_up)
         if self._changed is not None:
             self._changed.notify_all()
 
@@ -166,10 +178,23 @@ class Receiving:
                     raise self._connection.closed_error()
                 if deadline.passed:
                     raise TimeoutError(f"{what}: nothing came within {timeout:g} s")
-                self._condition().wait(deadline.remaining())
+                self._wait_for_wake_up(deadline.remaining())
         finally:
             self._receiver = None
         return found
+
+    def _wait_for_wake_up(self, seconds: float | None) -> None:
+        """Wait, without the lock. May return for nothing: ask again what there is."""
+        if self._wake_up is None:
+            self._wake_up = threading.Lock()
+            self._wake_up.acquire()
+        self._waiting = True
+        self._channel.lock.release()
+        try:
+            self._wake_up.acquire(timeout=-1 if seconds is None else seconds)
+        finally:
+            self._channel.lock.acquire()
+            self._waiting = False
 
     def _resume(self) -> bool:
         """Whether the channel must be marked because the inbox has room again."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from securews.connection.compressing import Compressing, SharedMessage
@@ -110,10 +110,10 @@ class Sending:
             self.offer(frame)
             return
         with channel.lock:
-            self._connection.check_open()
+            self._check_open()
             self._wait_while(self._is_full, timeout)
             channel.outbox.append(frame)
-            mark = channel.mark_locked()
+            mark = channel.mark_to_send_locked()
         if mark:
             channel.loop.mark(channel)
 
@@ -125,12 +125,15 @@ class Sending:
                 been found too slow, and `slow_client` is "close".
         """
         channel = self._channel
-        with channel.lock:
-            self._connection.check_open()
+        channel.lock.acquire()  # see channel.py
+        try:
+            self._check_open()
             slow = self._is_full() and self._is_slow()
             if not slow:
                 channel.outbox.append(frame)
-            mark = channel.mark_locked()
+            mark = channel.mark_to_send_locked()
+        finally:
+            channel.lock.release()
         if mark:
             channel.loop.mark(channel)
         if slow and not self._drop:
@@ -147,7 +150,7 @@ class Sending:
 
     def send_urgent(self, frame: bytes) -> None:
         """Any thread: send a control frame, before the data that waits."""
-        self._put(self._channel.outbox.append_urgent, frame)
+        self._put(frame, urgent=True)
 
     # -- message streams -------------------------------------------------------------------
 
@@ -167,7 +170,7 @@ class Sending:
         """
         channel = self._channel
         with channel.lock:
-            self._connection.check_open()
+            self._check_open()
             self._wait_while(self._is_streaming, None)
             channel.outbox.streaming = True
 
@@ -176,7 +179,7 @@ class Sending:
         channel = self._channel
         on_loop = self.on_loop
         with channel.lock:
-            self._connection.check_open()
+            self._check_open()
             if not on_loop:
                 self._wait_while(self._is_full_before_stream, None)
             elif self._is_full_before_stream() and self._is_slow():
@@ -186,7 +189,7 @@ class Sending:
                 channel.outbox.end_stream()
                 if channel.room is not None:
                     channel.room.notify_all()
-            mark = channel.mark_locked()
+            mark = channel.mark_to_send_locked()
         if mark:
             channel.loop.mark(channel)
         if on_loop:
@@ -203,7 +206,7 @@ class Sending:
 
     def _flush_early(self) -> None:
         channel = self._channel
-        late = time.monotonic() - channel.loop.now > EARLY_SECONDS
+        late = monotonic() - channel.loop.now > EARLY_SECONDS
         if late or channel.outbox.size > EARLY_BYTES:
             channel.flush_early()
 
@@ -223,39 +226,46 @@ class Sending:
     def wait_for_room(self, timeout: float | None) -> None:
         """Wait until a message may be taken; raises as `send`."""
         with self._channel.lock:
-            self._connection.check_open()
+            self._check_open()
             self._wait_while(self._is_full, timeout)
 
     def append(self, frame: bytes) -> None:
         """Send an encoded message for which there was room; ConnectionClosed at the end."""
-        self._put(self._channel.outbox.append, frame)
+        self._put(frame, urgent=False)
 
-    def _put(self, put: Callable[[bytes], None], frame: bytes) -> None:
+    def _put(self, frame: bytes, *, urgent: bool) -> None:
         """Into the outbox without a condition, and have the loop send it."""
         channel = self._channel
         with channel.lock:
-            self._connection.check_open()
-            put(frame)
-            mark = channel.mark_locked()
+            self._check_open()
+            if urgent:
+                channel.outbox.append_urgent(frame)
+            else:
+                channel.outbox.append(frame)
+            mark = channel.mark_to_send_locked()
         if mark:
             channel.loop.mark(channel)
 
     def wait_for_streams(self) -> None:
         """Wait until no message stream is open; raises as `begin_stream`."""
         with self._channel.lock:
-            self._connection.check_open()
+            self._check_open()
             self._wait_while(self._is_streaming, None)
 
     def begin_stream_now(self) -> bool:
         """Begin a message stream; False if another one is open."""
         with self._channel.lock:
-            self._connection.check_open()
+            self._check_open()
             if self._is_streaming():
                 return False
             self._channel.outbox.streaming = True
             return True
 
     # -- internal, with the lock held ------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._channel.outbox.closed:
+            raise self._connection.closed_error()
 
     def _is_full(self) -> bool:
         return self._channel.outbox.size >= self._bound
@@ -281,7 +291,7 @@ class Sending:
         while unready():
             limits = [left for d in (deadline, patience) if (left := d.remaining()) is not None]
             channel.room.wait(min(limits, default=None))
-            self._connection.check_open()
+            self._check_open()
             if outbox.taken != taken:
                 patience, taken = Deadline(self._patience), outbox.taken
             if deadline.passed and unready():
@@ -295,7 +305,7 @@ class Sending:
         Only the hard bound asks for no reason.
         """
         outbox = self._channel.outbox
-        now = time.monotonic()
+        now = monotonic()
         if self._full_at is None:
             self._full_at, self._full_taken = now, outbox.taken
         seconds = now - self._full_at

@@ -1,4 +1,4 @@
-"""Frames on the wire (RFC 6455, section 5.2): encoding, masking, and the header of a frame."""
+"""Frames on the wire (RFC 6455, section 5.2): what they are called, and the header of one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import enum
 from typing import NamedTuple
 
 from securews.ground.errors import ProtocolError
-from securews.protocol.scanning import apply_mask
+from securews.protocol.codec import RSV1, apply_mask, encode_frame
 
 __all__ = ["FrameHeader", "Opcode", "apply_mask", "encode_frame", "read_header"]
 
 MAX_CONTROL_SIZE = 125
 """Payload bytes of a control frame at most (RFC 6455, section 5.5)."""
-
-RSV1 = 0x40
-"""The bit of the first byte that says "compressed" (RFC 7692, section 6)."""
 
 
 class Opcode(enum.IntEnum):
@@ -46,44 +43,6 @@ class FrameHeader(NamedTuple):
     key: bytes | None
     payload_at: int
     compressed: bool = False
-
-
-def encode_frame(
-    opcode: int,
-    payload: bytes | bytearray | memoryview,
-    *,
-    fin: bool = True,
-    masking_key: bytes | None = None,
-    compressed: bool = False,
-) -> bytes:
-    """Encode one frame, header and payload in one piece, so that they leave in one send.
-
-    Knows no rules but the format's; the state and the limits of control frames are the concern
-    of `WebSocketProtocol.encode`. Any thread.
-
-    Args:
-        opcode: an `Opcode`.
-        payload: the payload; its length is written in the shortest form.
-        fin: whether the message ends with this frame.
-        masking_key: four unpredictable bytes for a client's frame, None for a server's.
-        compressed: set RSV1: the first frame of a compressed message (RFC 7692, section 6).
-    """
-    if isinstance(payload, memoryview):
-        payload = payload.tobytes()  # of any item size and any stride
-    size = len(payload)
-    first = opcode | 0x80 if fin else opcode
-    if compressed:
-        first |= RSV1
-    mask_bit = 0 if masking_key is None else 0x80
-    if size < 126:
-        header = (first << 8 | mask_bit | size).to_bytes(2)
-    elif size < 1 << 16:
-        header = (first << 24 | (mask_bit | 126) << 16 | size).to_bytes(4)
-    else:
-        header = (first << 72 | (mask_bit | 127) << 64 | size).to_bytes(10)
-    if masking_key is None:
-        return header + payload
-    return b"".join((header, masking_key, apply_mask(payload, masking_key)))
 
 
 def read_header(

@@ -29,6 +29,7 @@ from sys import getsizeof, maxsize
 from securews.ground.errors import ProtocolError
 from securews.protocol.close_codes import encode_close_payload, parse_close_payload
 from securews.protocol.closing import Act, ClosingState, require_may_send, state_after
+from securews.protocol.codec import apply_mask, take_messages
 from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close, Event, Failure, Ping, Pong
 from securews.protocol.frames import (
@@ -39,7 +40,6 @@ from securews.protocol.frames import (
     read_header,
 )
 from securews.protocol.messages import IncomingMessage
-from securews.protocol.scanning import apply_mask, take_messages
 
 __all__ = ["Role", "WebSocketProtocol"]
 

@@ -65,9 +65,9 @@ class Acceptor:
             os.close(self._reserve)
             self._reserve = None
 
-    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
+    def on_ready(self, mask: int) -> None:
         """Peers wait."""
-        del readable, writable, hangup
+        del mask
         for _ in range(BATCH):
             if self._closed or self._core.handshakes.busy:
                 break

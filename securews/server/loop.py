@@ -17,14 +17,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
+from time import monotonic
 from typing import Protocol
 
 from securews.connection.channel import Channel
 from securews.ground.deadlines import Timers
-from securews.server.poller import HANGUP, READABLE, WRITABLE, make_poller
+from securews.server.poller import make_poller
+from securews.transport.syscalls import drain, poke
 
 __all__ = ["Loop", "Watched"]
 
@@ -40,15 +42,15 @@ class Watched(Protocol):
 
     fd: int
 
-    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
-        """The descriptor is ready."""
+    def on_ready(self, mask: int) -> None:
+        """The descriptor is ready: READABLE, WRITABLE, HANGUP (see `channel.py`)."""
 
 
 class Loop:
     """An I/O loop. `run()` makes the calling thread its own; `stop()` ends it."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = monotonic()
         self.timers = Timers()
         self._poller = make_poller()
         self._owners: dict[int, Watched] = {}
@@ -56,6 +58,7 @@ class Loop:
         self._marked: list[Channel] = []
         self._calls: list[Callable[[], None]] = []
         self._ended: list[Channel] = []
+        self._to_release: list[threading.Lock] = []
         self._asleep = False
         self._stopping = False
         self._over = False
@@ -75,17 +78,18 @@ class Loop:
 
     def on_loop_thread(self) -> bool:
         """Whether the calling thread is the loop's own."""
-        return threading.get_ident() == self._thread
+        return get_ident() == self._thread
 
     def on_io_thread(self) -> bool:
         """Whether the calling thread runs this loop or another one, and so must not wait."""
-        return threading.get_ident() in _running
+        return get_ident() in _running
 
     def mark(self, channel: Channel) -> None:
         """Give the channel a turn soon."""
-        with self._lock:
-            self._marked.append(channel)
-            wake, self._asleep = self._asleep, False
+        self._lock.acquire()  # see channel.py
+        self._marked.append(channel)
+        wake, self._asleep = self._asleep, False
+        self._lock.release()
         if wake:
             self.wake()
 
@@ -107,10 +111,7 @@ class Loop:
 
     def wake(self) -> None:
         """End a wait."""
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full, so the loop wakes anyway
+        poke(self._wake_write)
 
     def stop(self) -> None:
         """End `run()` after the present turn."""
@@ -133,9 +134,13 @@ class Loop:
         self.unwatch(channel)
         self._ended.append(channel)
 
+    def release_later(self, lock: threading.Lock) -> None:
+        """Wake the thread that waits for `lock`, at the end of this turn."""
+        self._to_release.append(lock)
+
     def run(self) -> None:
         """Turn until `stop()`, in the calling thread."""
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         _running.add(self._thread)
         try:
             while not self._stopping:
@@ -143,24 +148,33 @@ class Loop:
         finally:
             self._make_last_calls()
             self._release_ended()
+            self._wake_receivers()
             self._poller.close()
             _running.discard(self._thread)
             self._thread = None  # the system gives the number to another thread
 
     def _turn(self) -> None:
         ready = self._poller.poll(self._time_to_sleep())
-        with self._lock:
-            self._asleep = False
+        self._asleep = False  # without the lock: at worst another thread wakes us in vain
         for fd, mask in ready:
-            self.now = time.monotonic()
+            self.now = monotonic()
             owner = self._owners.get(fd)
             if owner is not None:
                 self._tell(owner, mask)
             elif fd == self._wake_read:
                 self._clear_wake_up()
-        self.now = time.monotonic()
+        self.now = monotonic()
         for callback in self.timers.take_due(self.now):
             self._call(callback)
+        # Without the lock: what is added later is seen before the loop sleeps.
+        if self._marked or self._calls:
+            self._do_what_was_asked()
+        if self._ended:
+            self._release_ended()
+        if self._to_release:
+            self._wake_receivers()
+
+    def _do_what_was_asked(self) -> None:
         with self._lock:
             marked, self._marked = self._marked, []
             calls, self._calls = self._calls, []
@@ -168,23 +182,19 @@ class Loop:
             self._call(callback)
         for channel in marked:
             self._give_turn(channel)
-        self._release_ended()
 
     def _time_to_sleep(self) -> float | None:
         due = self.timers.next_due()
-        with self._lock:
-            if self._marked or self._calls:
-                return 0.0
-            self._asleep = True
-        return None if due is None else max(0.0, due - time.monotonic())
+        self._lock.acquire()  # see channel.py
+        idle = self._asleep = not (self._marked or self._calls)
+        self._lock.release()
+        if not idle:
+            return 0.0
+        return None if due is None else max(0.0, due - monotonic())
 
     def _tell(self, owner: Watched, mask: int) -> None:
         try:
-            owner.on_ready(
-                readable=bool(mask & READABLE),
-                writable=bool(mask & WRITABLE),
-                hangup=bool(mask & HANGUP),
-            )
+            owner.on_ready(mask)
         except Exception:
             log.exception("internal error; the connection is aborted")
             if isinstance(owner, Channel):
@@ -213,10 +223,7 @@ class Loop:
                 self._call(callback)
 
     def _clear_wake_up(self) -> None:
-        try:
-            written = os.read(self._wake_read, 512)  # more than that is reported again
-        except BlockingIOError:
-            return
+        written = drain(self._wake_read)
         signals = written.replace(b"\0", b"")
         if signals and self.on_signals is not None:
             self.on_signals(signals)
@@ -229,6 +236,12 @@ class Loop:
                     channel.release()
                 except Exception:
                     log.exception("internal error while a descriptor was closed")
+
+    def _wake_receivers(self) -> None:
+        locks, self._to_release = self._to_release, []
+        for lock in locks:
+            if lock.locked():  # only this thread releases them; a receiver may have given up
+                lock.release()
 
     def _stop(self) -> None:
         self._stopping = True

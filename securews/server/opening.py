@@ -120,9 +120,9 @@ class Opening:
 
     # -- the handshake ---------------------------------------------------------------------
 
-    def on_ready(self, *, readable: bool, writable: bool, hangup: bool) -> None:
+    def on_ready(self, mask: int) -> None:
         """Parked, and bytes are there: let a worker take the next step."""
-        del readable, writable, hangup  # whichever: the step finds out
+        del mask  # whichever: the step finds out
         self._core.admission.has_spoken(self)
         self._stage = Stage.HANDSHAKE
         self.channel.hand_over()

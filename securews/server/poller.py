@@ -11,12 +11,10 @@ import selectors
 import sys
 from typing import Protocol
 
-__all__ = ["HANGUP", "READABLE", "WRITABLE", "Poller", "make_poller"]
+from securews.connection.channel import READABLE, WRITABLE
+from securews.transport.syscalls import wait_ready
 
-READABLE = 1
-WRITABLE = 4
-HANGUP = 0x8 | 0x10 | 0x2000
-"""Bits of a ready mask: the values of epoll, so that epoll's masks need no translation."""
+__all__ = ["Poller", "make_poller"]
 
 
 class Poller(Protocol):
@@ -101,7 +99,7 @@ if sys.platform == "linux":
 
         def poll(self, timeout: float | None) -> list[tuple[int, int]]:
             """As in Poller."""
-            return self._epoll.poll(timeout)
+            return wait_ready(self._epoll, timeout)
 
         def close(self) -> None:
             """As in Poller."""

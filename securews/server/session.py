@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
+from time import monotonic
 
 from securews.application.communicator import Communicator
 from securews.application.handlers import (
@@ -66,7 +66,7 @@ class Session:
 
     def opened(self, leftover: bytes) -> None:
         """The 101 is queued: begin."""
-        self._opened_at = time.monotonic()
+        self._opened_at = monotonic()
         if access_log.isEnabledFor(logging.INFO):
             access_log.info("%s: open", self.connection.name)
         if self._events is not None:
@@ -100,7 +100,7 @@ class Session:
                 connection.name,
                 connection.close_code,
                 connection.initiator,
-                time.monotonic() - self._opened_at,
+                monotonic() - self._opened_at,
             )
         if self._events is not None and self._opened_at is not None:
             assert connection.close_code is not None
@@ -129,7 +129,7 @@ class Session:
 
     def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         """Run a callback of the user on the loop's thread."""
-        began = time.monotonic()
+        began = monotonic()
         try:
             callback(*args)
         except Exception as error:
@@ -137,7 +137,7 @@ class Session:
         self._warn_if_slow(began, name)
 
     def _warn_if_slow(self, began: float, name: str) -> None:
-        seconds = time.monotonic() - began
+        seconds = monotonic() - began
         if seconds > HOLDS_THE_LOOP and not self._warned:
             self._warned = True
             log.warning(

@@ -12,7 +12,7 @@ import datetime as dt
 import enum
 import ipaddress
 import socket
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from securews.ground.errors import ConfigurationError, HandshakeError
 from securews.transport.tls_info import TLSInfo
@@ -66,8 +66,11 @@ class PlainHTTPError(HandshakeError):
         super().__init__("plain HTTP on the TLS port; the peer should use https or wss", status=400)
 
 
-class SocketStream(abc.ABC):
+@runtime_checkable
+class SocketStream(Protocol):
     """One connection's bytes. Owns a non-blocking socket and never waits.
+
+    Inherit from it to be told what is missing; what has all of it will do as well.
 
     One thread at a time may be inside a stream, and the caller sees to that: two threads in
     one TLS object end the process. Nothing here locks.

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from securews.ground.errors import HandshakeError, printable
@@ -80,11 +80,14 @@ class TLSTransform:
         "_incoming",
         "_outgoing",
         "_policy",
+        "_read",
+        "_record_begun",
         "_said",
         "_server_name",
         "_tls",
         "_useless",
         "_verdict",
+        "_write",
         "info",
         "ready",
     )
@@ -95,10 +98,14 @@ class TLSTransform:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
+        self._read: Callable[[int], bytes]
+        self._write: Callable[[bytes | bytearray | memoryview], int]
         self._server_name: str | None = None
         self._verdict: TLSError | bytes | None = None
         self._said = True
         self._useless = 0
+        self._record_begun = True
+        """OpenSSL may hold the beginning of a record."""
         self.ready = False
         self.info: TLSInfo | None = None
 
@@ -116,10 +123,16 @@ class TLSTransform:
         """
         transform = cls(None)
         transform._server_name = server_name
-        transform._tls = context.wrap_bio(
-            transform._incoming, transform._outgoing, server_hostname=server_name
+        transform._begin_session(
+            context.wrap_bio(transform._incoming, transform._outgoing, server_hostname=server_name)
         )
         return transform
+
+    def _begin_session(self, tls: ssl.SSLObject) -> None:
+        self._tls = tls
+        # What SSLObject wraps, without the call of Python around each call of OpenSSL.
+        session = getattr(tls, "_sslobj", tls)
+        self._read, self._write = session.read, session.write
 
     @property
     def bytes_available(self) -> int:
@@ -184,7 +197,7 @@ class TLSTransform:
             self._outgoing.write(fatal_alert(UNRECOGNIZED_NAME))
             raise HandshakeError(f"the peer asks for {printable(hello.server_name)}, unknown here")
         self._server_name = hello.server_name
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._begin_session(context.wrap_bio(self._incoming, self._outgoing, server_side=True))
         received, self._hello = bytes(self._hello.received), None
         return received
 
@@ -248,12 +261,14 @@ class TLSTransform:
 
     def _decrypt_some(self) -> bytes:
         """All the plaintext that `_incoming` holds; what ends it goes into `_verdict`."""
-        assert self._tls is not None
-        incoming, read = self._incoming, self._tls.read
+        incoming, read = self._incoming, self._read
         first, more = b"", None
         try:
-            while incoming.pending:
-                part = read(RECORD)
+            while pending := incoming.pending:
+                # Plaintext is shorter than its record: a small one needs no large buffer.
+                size = RECORD if self._record_begun or pending > RECORD else pending
+                self._record_begun = False
+                part = read(size)
                 if not part:
                     self._end(b"")
                     break
@@ -264,15 +279,14 @@ class TLSTransform:
                 else:
                     more.append(part)
         except ssl.SSLWantReadError:
-            pass
+            self._record_begun = True
         except ssl.SSLError as exc:
             self._end(_tls_error(exc))
         return first if more is None else b"".join(more)
 
     def _decrypt_eof(self) -> None:
-        assert self._tls is not None
         try:
-            self._tls.read(RECORD)
+            self._read(RECORD)
             self._end(b"")
         except ssl.SSLError:  # SSLEOFError, whether a record was begun or not
             self._end(TruncatedError("the peer cut the connection: no close_notify before its end"))
@@ -296,13 +310,12 @@ class TLSTransform:
         Raises:
             TLSError: the session is broken.
         """
-        assert self._tls is not None
         try:
-            written = self._tls.write(data)
+            written = self._write(data)
             if written < len(data):  # one record at a time (SSL_MODE_ENABLE_PARTIAL_WRITE)
                 rest = memoryview(data)[written:]
                 while rest:
-                    rest = rest[self._tls.write(rest) :]
+                    rest = rest[self._write(rest) :]
         except ssl.SSLError as exc:
             raise _tls_error(exc) from exc
         return self._outgoing.read()

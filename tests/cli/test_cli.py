@@ -382,10 +382,14 @@ class TestUsage:
         assert ended.value.code == 0
         assert f"usage: securews {command}" in capsys.readouterr().out
 
-    def test_version(self, capsys):
+    @pytest.mark.parametrize(
+        ("accelerated", "words"), [(True, "with its compiled part"), (False, "in pure Python")]
+    )
+    def test_version(self, capsys, monkeypatch, accelerated, words):
+        monkeypatch.setattr(securews, "ACCELERATED", accelerated)
         with pytest.raises(SystemExit):
             main(["--version"])
-        assert capsys.readouterr().out == f"securews {securews.__version__}\n"
+        assert capsys.readouterr().out == f"securews {securews.__version__} {words}\n"
 
 
 WITHOUT_FLAG = {"limits", "free_handlers"}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securews.ground.errors import ProtocolError
+from securews.protocol.codec import take_messages
 from securews.protocol.frames import FrameHeader, Opcode, apply_mask, encode_frame, read_header
-from securews.protocol.scanning import take_messages
 
 KEY = b"\x01\x80\xfe\x37"
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from securews.connection.channel import HANGUP, READABLE, WRITABLE
 from securews.server import poller as pollers
-from securews.server.poller import HANGUP, READABLE, WRITABLE, SelectorPoller
+from securews.server.poller import SelectorPoller
 
 KINDS = [SelectorPoller, *([pollers.EpollPoller] if sys.platform == "linux" else [])]
 

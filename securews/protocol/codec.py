@@ -1,9 +1,11 @@
-"""The two functions that run for every frame, in pure Python: unmasking and the scan of a read.
+"""The three functions that run for every frame: masking, encoding, and the scan of a read.
 
-They are plain functions of bytes, without state, so that compiled twins can take their place.
-`take_messages` takes only what is simple and right; whatever it leaves (control frames, fragments,
-frames that go on in the next read, every fault) is judged by `websocket.py`, in one place. So the
-scan may stop anywhere without a change in behaviour, and needs no error of its own.
+They are plain functions of bytes, without state. `codec.pyx` has their compiled twins, which take
+the place of this module where they could be built (see `securews/ground/acceleration.py`); both
+pass the same tests. `take_messages` takes only what is simple and right; whatever it leaves
+(control frames, fragments, frames that go on in the next read, every fault) is judged by
+`websocket.py`, in one place. So the scan may stop anywhere without a change in behaviour, and
+needs no error of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from securews.protocol.events import Event
 
-__all__ = ["apply_mask", "take_messages"]
+__all__ = ["apply_mask", "encode_frame", "take_messages"]
+
+RSV1 = 0x40
+"""The bit of the first byte that says "compressed" (RFC 7692, section 6)."""
 
 _LANES_FROM = 768
 """Payload bytes from which four translated lanes are faster than one large integer (measured)."""
@@ -46,6 +51,8 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes, offset: int = 0
     Returns:
         As many bytes as `data` has.
     """
+    if len(key) != 4:
+        raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
     turn = offset & 3
     if turn:
@@ -57,6 +64,44 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes, offset: int = 0
     for lane in range(4):
         lanes[lane::4] = lanes[lane::4].translate(_XOR_WITH[key[lane]])
     return bytes(lanes)
+
+
+def encode_frame(
+    opcode: int,
+    payload: bytes | bytearray | memoryview,
+    *,
+    fin: bool = True,
+    masking_key: bytes | None = None,
+    compressed: bool = False,
+) -> bytes:
+    """Encode one frame, header and payload in one piece, so that they leave in one send.
+
+    Knows no rules but the format's; the state and the limits of control frames are the concern
+    of `WebSocketProtocol.encode`. Any thread.
+
+    Args:
+        opcode: an `Opcode`.
+        payload: the payload; its length is written in the shortest form.
+        fin: whether the message ends with this frame.
+        masking_key: four unpredictable bytes for a client's frame, None for a server's.
+        compressed: set RSV1: the first frame of a compressed message (RFC 7692, section 6).
+    """
+    if isinstance(payload, memoryview):
+        payload = payload.tobytes()  # of any item size and any stride
+    size = len(payload)
+    first = opcode | 0x80 if fin else opcode
+    if compressed:
+        first |= RSV1
+    mask_bit = 0 if masking_key is None else 0x80
+    if size < 126:
+        header = (first << 8 | mask_bit | size).to_bytes(2)
+    elif size < 1 << 16:
+        header = (first << 24 | (mask_bit | 126) << 16 | size).to_bytes(4)
+    else:
+        header = (first << 72 | (mask_bit | 127) << 64 | size).to_bytes(10)
+    if masking_key is None:
+        return header + payload
+    return b"".join((header, masking_key, apply_mask(payload, masking_key)))
 
 
 def take_messages(

@@ -1,0 +1,10 @@
+from securews.connection.channel cimport Channel
+from securews.connection.inbox cimport Inbox
+cdef class Receiving:
+    cdef public object _changed, _connection, _receiver, _wake_up
+    cdef public Channel _channel
+    cdef public bint _discard, _waiting, curbed, paused
+    cdef public Py_ssize_t _max_bytes, _max_messages
+    cdef public Inbox inbox
+    cpdef bint queue(self, list messages)
+    cpdef notify(self)

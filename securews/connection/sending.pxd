@@ -1,0 +1,12 @@
+from securews.connection.channel cimport Channel
+cdef class Sending:
+    cdef public object _connection, _drop, _full_at, _full_taken, _patience, compressing
+    cdef public Py_ssize_t _bound
+    cdef public Channel _channel
+    cdef public bint _masked
+    cpdef send(self, bytes frame, timeout=*)
+    cpdef offer(self, bytes frame)
+    cpdef flush_early(self)
+    cdef _flush_early(self)
+    cdef bint _is_full(self)
+    cdef _check_open(self)

@@ -1,0 +1,10 @@
+cdef class Timer:
+    cdef public Timers _timers
+    cdef public object when, callback
+
+cdef class Timers:
+    cdef public list _heap
+    cdef public object _order
+    cdef public Py_ssize_t _cancelled
+    cpdef next_due(self)
+    cpdef take_due(self, double now)

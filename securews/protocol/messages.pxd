@@ -1,0 +1,4 @@
+cdef class IncomingMessage:
+    cdef public object _buffer, _decoder, _inflater, max_compressed
+    cdef public bint _compressed, _text
+    cdef public Py_ssize_t _empty, _frames, _max_fragments, _max_size, _received
