@@ -2,7 +2,7 @@
 
 A message is taken when the outbox is below its bound before it, so one message of any size fits
 into an empty outbox. A thread waits for room before its message is taken: a TimeoutError means
-that nothing of it was sent. On the loop's thread, and in a broadcast, nothing may wait: there a
+that nothing of it was sent. On an I/O thread, and in a broadcast, nothing may wait: there a
 peer whose full outbox falls by less than 1 KiB/s is slow, and `slow_client` decides. One that
 does take its bytes may run over the bound, up to four times it.
 """
