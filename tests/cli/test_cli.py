@@ -545,6 +545,7 @@ class TestConnect:
             process.stdout.readline()
             server.process.send_signal(signal.SIGTERM)  # 1001
             assert process.wait(30) == 0
+            server.process.wait(30)  # a second signal, at the end of the block, would force it
             assert process.stderr.read() == ""
             process.communicate()
 
