@@ -52,7 +52,9 @@ class Budget:
             self._held[connection] = held
         else:
             self._held.pop(connection, None)
-            self._curbed.discard(connection)
+            if connection in self._curbed:  # it holds nothing: whatever the sum, read from it
+                self._curbed.remove(connection)
+                connection.channel.mark()
         if self.total > self._limit:
             self._curb(connection, held)
         elif self._curbed and self.total < RELIEF * self._limit:
@@ -60,15 +62,28 @@ class Budget:
             for each in relieved:
                 each.channel.mark()
 
+    @property
+    def short(self) -> bool:
+        """Whether somebody is not read from, so that every message that is taken matters."""
+        return bool(self._curbed)
+
     def curbs(self, connection: Connection) -> bool:
         """Whether this connection is not to be read from at present."""
         return connection in self._curbed
+
+    def _ask_everybody(self) -> None:
+        """What handlers took since their connection's last turn was not accounted yet."""
+        for each in self._held:
+            each.receiving.curbed = True
+            each.channel.mark()
 
     def _curb(self, connection: Connection, held: int) -> None:
         """Over the limit: stop who holds more than its share, and close one if that frees any."""
         assert self._limit is not None
         share = self._limit / len(self._held)
         if held > share:
+            if not self._curbed:
+                self._ask_everybody()
             self._curbed.add(connection)
             connection.channel.mark()
         slow = [c for c in self._held if c.channel.blocked and not c.closing]

@@ -252,7 +252,7 @@ class Connection:
         if held != self._held:
             self._held = held
             self._budget.account(self, held)
-            self.receiving.curbed = self._budget.curbs(self)
+            self.receiving.curbed = self._budget.short
         if self._dispatcher.events:  # the outbox was full; perhaps it is not any more
             self._go_on()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 import securews
+from securews.connection.budget import Budget
 
 CHUNK = b"x" * 100_000
 
@@ -78,6 +80,31 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
         for sender in senders:
             sender.join(20)
     assert len(served) == 90
+
+
+def test_who_holds_nothing_any_more_is_read_from_again():
+    marked = []
+
+    class Holder:
+        closing = False
+
+        def __init__(self, name):
+            self.channel = SimpleNamespace(blocked=False, mark=lambda: marked.append(name))
+            self.protocol = SimpleNamespace(unfinished=0)
+            self.receiving = SimpleNamespace(curbed=False)
+
+    budget = Budget(1000)
+    one, other = Holder("one"), Holder("other")
+    budget.account(one, 450)
+    budget.account(other, 600)
+    assert budget.curbs(other)
+    assert one.receiving.curbed
+    assert "one" in marked  # what its handler has taken meanwhile is to be known
+    marked.clear()
+    budget.account(one, 950)  # so the sum stays where nobody is relieved
+    budget.account(other, 0)
+    assert not budget.curbs(other)
+    assert "other" in marked
 
 
 def test_over_max_buffered_unfinished_messages_do_not_hold_the_memory_for_ever():
