@@ -66,14 +66,15 @@ def seconds_until_closed(sockets, began):
 @pytest.mark.promise(3)
 def test_five_hundred_silent_clients(certificates, context, measured):
     with ServerProcess(certificates.server) as server, ExitStack() as stack:
-        with opened(server, context):
-            pass
+        regulars = [stack.enter_context(opened(server, context)) for _ in range(10)]
+        idle = p99(round_trips(regulars, 1))
         threads, memory = server.threads, server.rss
         began = Stopwatch()
         silent = [stack.enter_context(socket.create_connection(server.address)) for _ in range(500)]
         first_lag = began.seconds
-        handshakes = []
+        handshakes, busy = [], []
         while began.seconds < 8:
+            busy += [round_trip(client) for client in regulars]
             watch = Stopwatch()
             with opened(server, context):
                 handshakes.append(watch.seconds)
@@ -81,16 +82,19 @@ def test_five_hundred_silent_clients(certificates, context, measured):
         assert server.threads == threads
         growth = server.rss - memory
         times = seconds_until_closed(silent, began)
-        eventually(lambda: server.sockets("established") == 0, "the end")
+        eventually(lambda: server.sockets("established") == len(regulars), "the end of the others")
         assert server.log == ""
     assert min(times) + first_lag > 9.5
     assert max(times) < 10.5 + first_lag
     assert began.seconds < 11
     slowest = p99(handshakes)
     assert slowest < 0.5
+    assert p99(busy) < max(3 * idle, 0.02)
     measured(
         f"closed after {min(times):.1f} to {max(times):.1f} s without a byte; no thread, "
-        f"{growth:.1f} MiB; a good client's opening meanwhile: p99 {slowest * 1000:.0f} ms"
+        f"{growth:.1f} MiB; meanwhile a good client's opening: p99 {slowest * 1000:.0f} ms, and "
+        f"round trips of 10 open connections: p99 {p99(busy) * 1000:.1f} ms "
+        f"(idle {idle * 1000:.1f} ms)"
     )
 
 
