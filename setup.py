@@ -39,9 +39,9 @@ class AllOrNothing(build_ext):
                 super().run()
             except Exception as error:  # no compiler, no headers, no Cython: whatever it is
                 reason = f"{type(error).__name__}: {error}"
+                for path in self._built():
+                    path.unlink(missing_ok=True)
         if reason is not None:
-            for path in self._built():
-                path.unlink(missing_ok=True)
             self.extensions = []
             self.warn(f"securews is installed in pure Python, which is slower ({reason})")
 
