@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import importlib.util
 import os
 import queue
 import socket
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, Self
 
 import trustme
@@ -338,3 +340,15 @@ def held(handler: Callable | None = None, **options) -> Iterator[tuple[Communica
             yield communicators.get(timeout=TIMEOUT), client
         finally:
             over.set()
+
+
+def source_of(module: ModuleType) -> ModuleType:
+    """A module from its source, beside the compiled twin that may be in use."""
+    path = Path(securews.__file__).parents[1].joinpath(*module.__name__.split("."))
+    name = f"{path.name}_in_python"
+    specification = importlib.util.spec_from_file_location(name, path.with_suffix(".py"))
+    assert specification is not None
+    assert specification.loader is not None
+    loaded = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(loaded)
+    return loaded

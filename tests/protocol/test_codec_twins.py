@@ -1,25 +1,13 @@
 """The functions that run for every frame: the module in use and its source say the same."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import source_of
 
 from securews.protocol import codec
 
-SOURCE = Path(__file__).parents[2] / "securews/protocol/codec.py"
-
-
-def load_source():
-    specification = importlib.util.spec_from_file_location("codec_in_python", SOURCE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-in_python = load_source()
+in_python = source_of(codec)
 
 keys = st.binary(min_size=4, max_size=4)
 sizes = st.sampled_from([0, 1, 7, 8, 9, 125, 126, 127, 767, 768, 769, 65535, 65536, 65537])

@@ -1,29 +1,19 @@
 """The system calls that run for every message: the module in use and its source do the same."""
 
 import errno
-import importlib.util
 import os
 import select
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from support import source_of
 
 from securews.transport import syscalls
 
-SOURCE = Path(__file__).parents[2] / "securews/transport/syscalls.py"
 
-
-def load_source():
-    specification = importlib.util.spec_from_file_location("syscalls_in_python", SOURCE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(params=[syscalls, load_source()], ids=["in use", "in Python"])
+@pytest.fixture(params=[syscalls, source_of(syscalls)], ids=["in use", "in Python"])
 def calls(request):
     return request.param
 
