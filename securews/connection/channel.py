@@ -111,7 +111,7 @@ class Channel:
         self.outbox = Outbox()
         self.room: threading.Condition | None = None
         self.consumer: Consumer
-        self.phase = Phase.OPEN
+        self.phase = OPEN
         self.write_timeout = write_timeout
         self.received_at = loop.now
         self._released = released
@@ -251,8 +251,8 @@ class Channel:
 
     def finish(self) -> None:
         """Send what waits, say goodbye, and close without harming what the peer has not read."""
-        if self.phase is Phase.OPEN:
-            self.phase = Phase.FINISHING
+        if self.phase is OPEN:
+            self.phase = FINISHING
             self._reading = False
             self.flush()
 
@@ -277,7 +277,7 @@ class Channel:
         return not blocked
 
     def _read_available(self) -> None:
-        if self._reading and self.phase is not Phase.CLOSED:
+        if self._reading and self.phase is not CLOSED:
             self._read_once()
 
     def _read_once(self) -> None:
@@ -347,7 +347,7 @@ class Channel:
         except OSError as error:
             self._break(error)
             return
-        self.phase = Phase.DRAINING
+        self.phase = DRAINING
         self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
         self.consumer.finished()
         self._reading = True
@@ -376,21 +376,21 @@ class Channel:
 
     def _update_interest(self) -> None:
         wanted = (self._reading, self._blocked)
-        if wanted != self._watched and self.phase is not Phase.CLOSED:
+        if wanted != self._watched and self.phase is not CLOSED:
             self._watched = wanted
             self.loop.watch(self, read=self._reading, write=self._blocked)
 
     def _break(self, error: Exception | None) -> None:
         """It is over; what was not sent is lost."""
-        tell = self.phase in (Phase.OPEN, Phase.FINISHING)
+        tell = self.phase in (OPEN, FINISHING)
         self._close()
         if tell:
             self.consumer.lost(error)
 
     def _close(self) -> None:
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return
-        self.phase = Phase.CLOSED
+        self.phase = CLOSED
         self._reading = False
         for timer in (self._write_timer, self._phase_timer):
             if timer is not None:
