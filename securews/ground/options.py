@@ -255,7 +255,9 @@ class ServerOptions:
     )
     request_threads: int = _option(8, "accept() and pages that run at once", at_least=1)
     handshake_workers: int | None = _option(
-        None, "threads for TLS handshakes; None is the number of cores", at_least=1
+        None,
+        "threads for TLS handshakes; None leaves one core to the I/O loop: cores - 1, at least 1",
+        at_least=1,
     )
     io_threads: int = _option(
         1,
@@ -291,7 +293,9 @@ class ServerOptions:
     @property
     def handshake_threads(self) -> int:
         """The number of handshake workers, None resolved."""
-        return os.cpu_count() or 1 if self.handshake_workers is None else self.handshake_workers
+        if self.handshake_workers is not None:
+            return self.handshake_workers
+        return max(1, (os.cpu_count() or 1) - 1)
 
 
 _Options = TypeVar("_Options", ConnectionOptions, ServerOptions, Limits)
