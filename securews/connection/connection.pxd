@@ -1,14 +1,16 @@
 from securews.connection.channel cimport Channel
+from securews.connection.interfaces cimport IOLoop
 from securews.connection.sending cimport Sending
 from securews.connection.receiving cimport Receiving
 from securews.connection.dispatcher cimport Dispatcher
 from securews.connection.peer_limits cimport PeerLimits
 from securews.protocol.websocket cimport WebSocketProtocol
 cdef class Connection:
-    cdef public object _budget, _close_timer, _ending, close_code, close_reason, deflate, initiator, keepalive, limits, loop, name, observer, options, role
+    cdef public object _budget, _close_timer, _ending, close_code, close_reason, deflate, initiator, keepalive, limits, name, observer, options, role
     cdef public Py_ssize_t _held
     cdef public bint _peer_gone, ended
     cdef public Channel channel
+    cdef public IOLoop loop
     cdef public Dispatcher _dispatcher
     cdef public PeerLimits peer_limits
     cdef public WebSocketProtocol protocol

@@ -8,7 +8,6 @@ on when the outbox is empty again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ class Dispatcher:
         """Messages of the peer do not matter here."""
         self._event_driven = False
         self._message_received: Callable[[Message], None]
-        self.events: deque[Event] = deque()
+        self.events: list[Event] = []
         """What was received and not acted on yet."""
         self.last = False
         """Nothing more will be read: what is here is delivered to the end."""
@@ -61,13 +60,14 @@ class Dispatcher:
         Returns:
             How many messages, and how many control frames that nobody had asked for.
         """
-        connection, events, outbox = self._connection, self.events, self._channel.outbox
+        connection, outbox = self._connection, self._channel.outbox
+        events, self.events = self.events, []
         queued: list[Message] = []
         messages = control = 0
-        while events:
+        for index, event in enumerate(events):
             if self._event_driven and outbox.size >= self._bound and self._must_wait():
+                self.events = events[index:]
                 break
-            event = events.popleft()
             if isinstance(event, (str, bytes)):
                 messages += 1
                 if self._ignores or (outbox.closed and not self.last):

@@ -1,15 +1,16 @@
 cimport cython
 
 cdef class Outbox:
-    cdef public object _behind, _frames, _pong, _rest, _urgent
+    cdef public list _frames
+    cdef public object _behind, _pong, _rest, _urgent
     cdef public Py_ssize_t ready, size
-    cdef public object taken
+    cdef public long long taken
     cdef public bint closed, streaming
     cpdef append(self, bytes frame)
     cpdef append_urgent(self, bytes frame)
     cpdef take(self, Py_ssize_t limit)
     cdef _grow(self, Py_ssize_t length)
-    @cython.locals(room=Py_ssize_t)
+    @cython.locals(room=Py_ssize_t, count=Py_ssize_t, frames=list, parts=list, frame=bytes)
     cdef _gather(self, Py_ssize_t limit)
     @cython.locals(gathered=Py_ssize_t)
     cdef Py_ssize_t _gather_control(self, list parts, Py_ssize_t limit)

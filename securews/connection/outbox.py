@@ -35,7 +35,7 @@ class Outbox:
     )
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()
+        self._frames: list[bytes] = []
         self._urgent: deque[bytes] | None = None
         self._pong: bytes | None = None
         self._rest: memoryview | None = None
@@ -131,21 +131,28 @@ class Outbox:
         self.ready += length
 
     def _gather(self, limit: int) -> Piece:
+        frames = self._frames
+        if self.ready <= limit and not self._urgent and self._pong is None:
+            piece = frames[0] if len(frames) == 1 else b"".join(frames)
+            frames.clear()
+            return piece
         parts: list[Piece] = []
         room = limit - self._gather_control(parts, limit)
         if self._urgent or self._pong is not None:
             room = 0  # the rest of them goes before any data, too
-        frames = self._frames
-        while frames and room > 0:
-            frame = frames.popleft()
-            if len(frame) <= room:
-                parts.append(frame)
-                room -= len(frame)
-            else:
+        count = 0
+        for frame in frames:
+            if room <= 0:
+                break
+            count += 1
+            if len(frame) > room:
                 view = memoryview(frame)
                 parts.append(view[:room])
                 self._rest = view[room:]
                 break
+            parts.append(frame)
+            room -= len(frame)
+        del frames[:count]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _gather_control(self, parts: list[Piece], limit: int) -> int:

@@ -91,7 +91,8 @@ class Sending:
             if len(payload) >= self.compressing.min_size:
                 self.compressing.send(opcode, payload, timeout)
                 return
-        self.send(self.frame(opcode, payload), timeout)
+        key = os.urandom(4) if self._masked else None
+        self.send(encode_frame(opcode, payload, masking_key=key), timeout)
 
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Any thread: send an encoded message.
@@ -206,8 +207,8 @@ class Sending:
 
     def _flush_early(self) -> None:
         channel = self._channel
-        late = monotonic() - channel.loop.now > EARLY_SECONDS
-        if late or channel.outbox.size > EARLY_BYTES:
+        late = monotonic() - channel.loop.now
+        if late > EARLY_SECONDS or channel.outbox.size > EARLY_BYTES:
             channel.flush_early()
 
     # -- the steps of a message in a context (see compressing.py); any thread ---------------

@@ -48,6 +48,7 @@ class IncomingMessage:
         "_max_size",
         "_received",
         "_text",
+        "begun",
         "max_compressed",
     )
 
@@ -66,15 +67,12 @@ class IncomingMessage:
         self._buffer = bytearray()
         self._decoder: codecs.IncrementalDecoder | None = None
         self._text = False
+        self.begun = False
+        """Whether the first frame's header has come and the last frame's end has not."""
         self._frames = 0
         self._empty = 0
         self._compressed = False
         self._received = 0  # bytes of payload, as they came
-
-    @property
-    def begun(self) -> bool:
-        """Whether the first frame's header has come and the last frame's end has not."""
-        return self._frames > 0
 
     @property
     def size_left(self) -> int:
@@ -88,10 +86,9 @@ class IncomingMessage:
         """Bytes of payload that have come, before they were inflated."""
         return self._received
 
-    @property
     def memory(self) -> int:
         """Bytes of memory that the message holds; 0 where there is none."""
-        return getsizeof(self._buffer) if self._frames else 0
+        return getsizeof(self._buffer) if self.begun else 0
 
     def begin_frame(self, header: FrameHeader) -> None:
         """The next data frame begins.
@@ -101,13 +98,14 @@ class IncomingMessage:
                 too many frames or too many empty ones.
         """
         if header.opcode is Opcode.CONTINUATION:
-            if not self._frames:
+            if not self.begun:
                 raise ProtocolError("a continuation frame comes without a message to continue")
-        elif self._frames:
+        elif self.begun:
             raise ProtocolError("a message begins inside another one")
         else:
             self._text = header.opcode is Opcode.TEXT
             self._compressed = header.compressed
+        self.begun = True
         self._frames += 1
         if self._frames > self._max_fragments:
             raise ProtocolError(f"a message has more than {self._max_fragments} frames", 1008)

@@ -2,9 +2,9 @@ cimport cython
 
 from securews.protocol.messages cimport IncomingMessage
 cdef class WebSocketProtocol:
-    cdef public bint _close_sent, _frame_fin, _masked, _paused
+    cdef public bint _close_sent, _frame_fin, _masked, in_message, paused
     cdef public object _end_received, _frame_key, _random_key
-    cdef public Py_ssize_t _control_left, _frame_left, _kept_from, _max_control, _max_size
+    cdef public Py_ssize_t _control_left, _frame_left, _kept_from, _max_control, _max_size, unfinished
     cdef public bytes _kept
     cdef public IncomingMessage _message
     @cython.locals(position=Py_ssize_t)

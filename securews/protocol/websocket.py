@@ -74,6 +74,12 @@ class WebSocketProtocol:
         random_key: gives the masking key of each frame that a client sends: four bytes that
             nobody can foresee (RFC 6455, section 10.3).
         deflate: what was agreed about compression; None where nothing was.
+
+    Attributes, as the last `receive` left them; for the receiving thread only:
+        paused: whether the room was used up before the bytes were.
+        in_message: whether a frame or message has begun and is not complete. Bytes that wait
+            because of a pause do not count: they are no delay of the peer.
+        unfinished: bytes of memory held for what is incomplete or waits; 0 if nothing is.
     """
 
     __slots__ = (
@@ -89,8 +95,10 @@ class WebSocketProtocol:
         "_max_control",
         "_max_size",
         "_message",
-        "_paused",
         "_random_key",
+        "in_message",
+        "paused",
+        "unfinished",
     )
 
     def __init__(
@@ -122,7 +130,9 @@ class WebSocketProtocol:
         self._frame_key: bytes | None = None  # turned to begin with the next byte to come
         self._kept = b""
         self._kept_from = 0
-        self._paused = False
+        self.paused = False
+        self.in_message = False
+        self.unfinished = 0
 
     @property
     def state(self) -> ClosingState:
@@ -130,27 +140,6 @@ class WebSocketProtocol:
         return state_after(close_sent=self._close_sent, end_received=self._end_received)
 
     # -- receiving ------------------------------------------------------------------------------
-
-    @property
-    def paused(self) -> bool:
-        """Whether the room was used up before the bytes were. Receiving thread only."""
-        return self._paused
-
-    @property
-    def in_message(self) -> bool:
-        """Whether a frame or message has begun and is not complete. Receiving thread only.
-
-        Bytes that wait because of a pause do not count: they are no delay of the peer.
-        """
-        return self._message.begun or (bool(self._kept) and not self._paused)
-
-    @property
-    def unfinished(self) -> int:
-        """Bytes of memory held for what is incomplete or waits; 0 if nothing is.
-
-        Receiving thread only.
-        """
-        return self._message.memory + (getsizeof(self._kept) if self._kept else 0)
 
     @property
     def message_received(self) -> int:
@@ -193,10 +182,15 @@ class WebSocketProtocol:
             events.append(Failure(error.with_traceback(None)))
             self._end_received = Act.FAULT
         if self._end_received is not None:
-            self._paused = False
+            self.paused = False
             self._message.clear()
             position = len(data)
         self._keep(data, position)
+        self.in_message = self._message.begun
+        self.unfinished = self._message.memory()
+        if self._kept:
+            self.in_message = self.in_message or not self.paused
+            self.unfinished += getsizeof(self._kept)
         return events
 
     def _keep(self, data: bytes, position: int) -> None:
@@ -206,21 +200,21 @@ class WebSocketProtocol:
         """
         if position == len(data):
             self._kept, self._kept_from = b"", 0
-        elif self._paused:
+        elif self.paused:
             self._kept, self._kept_from = data, position
         else:
             self._kept, self._kept_from = data[position:], 0
 
     def _parse(self, data: bytes, position: int, events: list[Event], room: int | None) -> int:
         """Take all that can be taken from `position` on; return where the rest begins."""
-        self._paused = False
+        self.paused = False
         end = len(data)
         if room is not None and self._message.max_compressed is None:
-            most = _MEMORY_PER_BYTE * (end - position + self._message.memory)
+            most = _MEMORY_PER_BYTE * (end - position + self._message.memory())
             room = None if room > most else room
         while position < end:
             if room is not None and room <= 0:
-                self._paused = True
+                self.paused = True
                 break
             before = position
             if not self._message.begun:

@@ -24,6 +24,7 @@ from time import monotonic
 from typing import Protocol
 
 from securews.connection.channel import Channel
+from securews.connection.interfaces import IOLoop
 from securews.ground.deadlines import Timers
 from securews.server.poller import make_poller
 from securews.transport.syscalls import drain, poke
@@ -46,7 +47,7 @@ class Watched(Protocol):
         """The descriptor is ready: READABLE, WRITABLE, HANGUP (see `channel.py`)."""
 
 
-class Loop:
+class Loop(IOLoop):
     """An I/O loop. `run()` makes the calling thread its own; `stop()` ends it."""
 
     def __init__(self) -> None:

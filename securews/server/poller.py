@@ -69,41 +69,39 @@ class SelectorPoller:
         self._selector.close()
 
 
-if sys.platform == "linux":
+class EpollPoller:
+    """Linux; defined everywhere, for a class that is compiled cannot stand under an `if`."""
 
-    class EpollPoller:
-        """Linux."""
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._known: set[int] = set()
 
-        def __init__(self) -> None:
-            self._epoll = select.epoll()
-            self._known: set[int] = set()
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        """As in Poller."""
+        mask = select.EPOLLOUT if write else 0
+        if read:
+            mask |= select.EPOLLIN
+        else:  # edge-triggered: a peer's end that nobody reads would be reported for ever
+            mask |= select.EPOLLRDHUP | select.EPOLLET
+        if fd in self._known:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+            self._known.add(fd)
 
-        def watch(self, fd: int, *, read: bool, write: bool) -> None:
-            """As in Poller."""
-            mask = select.EPOLLOUT if write else 0
-            if read:
-                mask |= select.EPOLLIN
-            else:  # edge-triggered: a peer's end that nobody reads would be reported for ever
-                mask |= select.EPOLLRDHUP | select.EPOLLET
-            if fd in self._known:
-                self._epoll.modify(fd, mask)
-            else:
-                self._epoll.register(fd, mask)
-                self._known.add(fd)
+    def unwatch(self, fd: int) -> None:
+        """As in Poller."""
+        if fd in self._known:
+            self._known.remove(fd)
+            self._epoll.unregister(fd)
 
-        def unwatch(self, fd: int) -> None:
-            """As in Poller."""
-            if fd in self._known:
-                self._known.remove(fd)
-                self._epoll.unregister(fd)
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        """As in Poller."""
+        return wait_ready(self._epoll, timeout)
 
-        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-            """As in Poller."""
-            return wait_ready(self._epoll, timeout)
-
-        def close(self) -> None:
-            """As in Poller."""
-            self._epoll.close()
+    def close(self) -> None:
+        """As in Poller."""
+        self._epoll.close()
 
 
 def make_poller() -> Poller:

@@ -21,7 +21,7 @@ Invariants:
 from __future__ import annotations
 
 import socket
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from securews.ground.errors import HandshakeError
 from securews.transport.socket_handler import (
@@ -49,44 +49,60 @@ PENDING_LIMIT = 64 << 10
 """Bytes that may wait before reading stops: one `send()` and as much of TLS' own."""
 
 
-class Transform(Protocol):
-    """Bytes of the peer to bytes of ours, and back. No socket, no waiting, one thread at a time."""
+class Transform:
+    """Bytes of the peer to bytes of ours, and back. No socket, no waiting, one thread at a time.
 
-    ready: bool
-    """Whether the handshake is done, or there is none."""
-    info: TLSInfo | None
+    A base class and no Protocol: what is compiled calls it as C does.
 
-    @property
-    def bytes_available(self) -> int:
-        """More than 0: `receive(b"")` has something to say."""
+    Attributes:
+        ready: whether the handshake is done, or there is none.
+        info: facts of the TLS session, None before its handshake is done or where there is none.
+        bytes_available: more than 0: `receive(b"")` has something to say.
+    """
+
+    __slots__ = ("bytes_available", "info", "ready")
+
+    def __init__(self, *, ready: bool, info: TLSInfo | None = None) -> None:
+        self.ready = ready
+        self.info = info
+        self.bytes_available = 0
 
     def handshake(self, data: bytes) -> bool:
         """Take bytes of the peer; True once the handshake is done. HandshakeError: it failed."""
+        raise NotImplementedError
 
     def receive(self, data: bytes) -> bytes | None:
         """Take bytes of the peer; return what they say, None for nothing yet, `b""` for an end."""
+        raise NotImplementedError
 
     def receive_eof(self) -> bytes:
         """The peer's FIN came. `b""`, or TruncatedError."""
+        raise NotImplementedError
 
     def send(self, data: bytes | bytearray | memoryview) -> bytes:
         """The bytes for the peer that carry `data`."""
+        raise NotImplementedError
 
     def take_outgoing(self) -> bytes:
         """What the transform itself wants to tell the peer; `b""` for nothing."""
+        raise NotImplementedError
 
     def close(self) -> bytes:
         """The bytes that end our half. Errors are ignored: there is nothing to do about them."""
+        raise NotImplementedError
 
 
-class PlainTransform:
-    """Bytes as they are."""
+class PlainTransform(Transform):
+    """Bytes as they are.
+
+    Args:
+        info: facts of a TLS session that is over.
+    """
 
     __slots__ = ()
 
-    ready = True
-    info: TLSInfo | None = None
-    bytes_available = 0
+    def __init__(self, info: TLSInfo | None = None) -> None:
+        super().__init__(ready=True, info=info)
 
     def handshake(self, data: bytes) -> bool:
         """There is none."""
@@ -311,7 +327,7 @@ class TransformStream:
         """Close the descriptor at once, and let go of what TLS holds."""
         self._ending = self._fin_sent = True
         self._pending = b""
-        self._transform = _Closed(self._transform.info)
+        self._transform = PlainTransform(self._transform.info)  # the facts are kept
         self._sock.close()
 
     def fileno(self) -> int:
@@ -320,12 +336,3 @@ class TransformStream:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.remote_address!r} {type(self._transform).__name__}>"
-
-
-class _Closed(PlainTransform):
-    """What is left of a transform once its stream is closed: the facts."""
-
-    __slots__ = ("info",)
-
-    def __init__(self, info: TLSInfo | None) -> None:
-        self.info = info

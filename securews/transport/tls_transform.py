@@ -36,6 +36,7 @@ from securews.transport.client_hello import (
     fatal_alert,
 )
 from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
+from securews.transport.stream import Transform
 from securews.transport.tls_errors import reason
 from securews.transport.tls_info import ClientCertificate, TLSInfo
 
@@ -65,14 +66,10 @@ class ServerPolicy(Protocol):
         """Raise HandshakeError to refuse a peer whose handshake was right."""
 
 
-class TLSTransform:
+class TLSTransform(Transform):
     """One end of a TLS session over bytes.
 
     Made by `TLSTransform.server` or `TLSTransform.client`.
-
-    Attributes:
-        ready: whether the handshake is done.
-        info: facts of the session, None before that.
     """
 
     __slots__ = (
@@ -82,17 +79,15 @@ class TLSTransform:
         "_policy",
         "_read",
         "_record_begun",
-        "_said",
         "_server_name",
         "_tls",
         "_useless",
         "_verdict",
         "_write",
-        "info",
-        "ready",
     )
 
     def __init__(self, policy: ServerPolicy | None) -> None:
+        super().__init__(ready=False)
         self._policy = policy
         self._hello: ClientHelloReader | None = None
         self._incoming = ssl.MemoryBIO()
@@ -102,12 +97,9 @@ class TLSTransform:
         self._write: Callable[[bytes | bytearray | memoryview], int]
         self._server_name: str | None = None
         self._verdict: TLSError | bytes | None = None
-        self._said = True
         self._useless = 0
         self._record_begun = True
         """OpenSSL may hold the beginning of a record."""
-        self.ready = False
-        self.info: TLSInfo | None = None
 
     @classmethod
     def server(cls, policy: ServerPolicy) -> TLSTransform:
@@ -133,13 +125,6 @@ class TLSTransform:
         # What SSLObject wraps, without the call of Python around each call of OpenSSL.
         session = getattr(tls, "_sslobj", tls)
         self._read, self._write = session.read, session.write
-
-    @property
-    def bytes_available(self) -> int:
-        """Ciphertext that came behind the handshake, or an end that was not told yet."""
-        if self._verdict is None:
-            return self._incoming.pending
-        return 0 if self._said else 1
 
     def handshake(self, data: bytes) -> bool:
         """Take bytes of the peer; True once the handshake is done.
@@ -170,6 +155,7 @@ class TLSTransform:
             raise
         self.info = info
         self._policy = None
+        self.bytes_available = self._incoming.pending  # it came behind the handshake
         self.ready = True
         return True
 
@@ -227,6 +213,7 @@ class TLSTransform:
         """
         if self._verdict is not None:
             return self._say()
+        self.bytes_available = 0
         if len(data) <= PIECE:
             self._incoming.write(data)
             return self._decrypt(len(data)) or self._outcome()
@@ -293,13 +280,13 @@ class TLSTransform:
 
     def _end(self, verdict: TLSError | bytes) -> None:
         self._verdict = verdict
-        self._said = False
+        self.bytes_available = 1  # until it is said
 
     def _outcome(self) -> bytes | None:
         return None if self._verdict is None else self._say()
 
     def _say(self) -> bytes:
-        self._said = True
+        self.bytes_available = 0
         if isinstance(self._verdict, TLSError):
             raise self._verdict
         return b""

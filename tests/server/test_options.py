@@ -337,9 +337,10 @@ def _decisions_at_once(**options):
 class SlowHandshake(PlainTransform):
     """A handshake of one byte that waits."""
 
-    __slots__ = ("_handler", "_rest", "ready")
+    __slots__ = ("_handler",)
 
     def __init__(self, handler):
+        super().__init__()
         self._handler = handler
         self.ready = False
 
@@ -363,7 +364,7 @@ class SlowHandshakes(securews.PlainSocketHandler):
 @scenario("handshake_workers", (1, 1), (2, 2))
 def _handshakes_at_work(**options):
     handler = SlowHandshakes()
-    expected = options.get("handshake_workers") or options["limits"].max_handshakes
+    expected = min(options["handshake_workers"], options.get("limits", Limits()).max_handshakes)
     with securews.serve(0, Echo(), tls=handler, **options) as server, ExitStack() as opened:
         opened.callback(handler.release.set)
         clients = [opened.enter_context(RawClient(server.address, upgrade=False)) for _ in range(3)]
@@ -506,7 +507,7 @@ def _pings(count, **options):
 
 @scenario("max_handshakes", (1, 1), (2, 2))
 def _handshakes_begun(**options):
-    return _handshakes_at_work(handshake_workers=None, **options)
+    return _handshakes_at_work(handshake_workers=3, **options)
 
 
 @scenario("backlog", (1, False), (50, True))

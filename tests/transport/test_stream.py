@@ -125,9 +125,9 @@ def test_a_reset_during_the_handshake_is_no_os_error(handler, sockets):
 class LongFlight(PlainTransform):
     """A handshake that is done, with more to say than the socket takes."""
 
-    ready = False
-
     def __init__(self):
+        super().__init__()
+        self.ready = False
         self.outgoing = bytes(4 << 20)
 
     def take_outgoing(self):
@@ -180,9 +180,8 @@ def test_a_record_that_is_broken_after_the_handshake_is_answered(handler, socket
 class Talkative(PlainTransform):
     """TLS in the hands of a peer that makes it answer everything."""
 
-    ready = True
-
     def __init__(self):
+        super().__init__()
         self.outgoing = b""
 
     def receive(self, _):

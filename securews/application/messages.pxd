@@ -1,0 +1,1 @@
+cpdef tuple encode_message(message)
