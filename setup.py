@@ -1,9 +1,9 @@
 """Builds the compiled part; everything else about the package stands in pyproject.toml.
 
 Cython compiles the modules of the hot path as they are. The `.pxd` file beside each says which of
-its attributes and calls are those of C. `codec` and `syscalls` have compiled twins instead
-(`.pyx`). The source stays beside the compiled module and is what runs without it, so the package
-works wherever nothing could be compiled: all of it is, or nothing.
+its attributes and calls are those of C. `codec`, `syscalls` and `locks` have compiled twins
+instead (`.pyx`). The source stays beside the compiled module and is what runs without it, so the
+package works wherever nothing could be compiled: all of it is, or nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 PACKAGE = ROOT / "securews"
 SOURCES = sorted(
-    [*PACKAGE.rglob("*.pyx"), *(path.with_suffix(".py") for path in PACKAGE.rglob("*.pxd"))]
+    [
+        *PACKAGE.rglob("*.pyx"),
+        *(
+            path.with_suffix(".py")
+            for path in PACKAGE.rglob("*.pxd")
+            if not path.with_suffix(".pyx").exists()
+        ),
+    ]
 )
 DIRECTIVES = {
     "language_level": "3",

@@ -1,14 +1,16 @@
 from securews.connection.interfaces cimport IOLoop
 from securews.connection.outbox cimport Outbox
+from securews.ground.locks cimport Lock
 
 cdef Py_ssize_t PIECE
 
 cdef class Channel:
-    cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, lock, room, stream, write_timeout, fd, phase
+    cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, room, stream, write_timeout, fd, phase
     cdef public bint _aborted, _asked, _blocked, _marked, _reading, _was_blocked
     cdef public double _blocked_at, _idle_since, received_at
     cdef public Py_ssize_t _drain_left, _idle_reads
     cdef public IOLoop loop
+    cdef public Lock lock
     cdef public Outbox outbox
     cpdef bint mark_locked(self)
     cpdef bint mark_to_send_locked(self)

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from securews.connection.interfaces import Consumer, IOLoop
 from securews.connection.outbox import Outbox
 from securews.ground.deadlines import Timer
+from securews.ground.locks import Lock
 from securews.transport.socket_handler import SocketStream, Want
 
 __all__ = ["HANGUP", "READABLE", "WRITABLE", "Channel", "Phase"]
@@ -107,7 +108,7 @@ class Channel:
         self.stream = stream
         self.fd = stream.fileno()
         self.loop = loop
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.outbox = Outbox()
         self.room: threading.Condition | None = None
         self.consumer: Consumer

@@ -8,3 +8,6 @@ cdef class Receiving:
     cdef public Inbox inbox
     cpdef bint queue(self, list messages)
     cpdef notify(self)
+    cdef _wait(self, what, find, timeout)
+    cdef _wait_for_wake_up(self, seconds)
+    cdef bint _resume(self) except -1

@@ -115,8 +115,8 @@ class Receiving:
             RuntimeError: on an I/O thread, or while another thread waits here.
         """
         self._connection.refuse_on_loop(what)
-        deadline = Deadline(timeout)
-        with self._channel.lock:
+        self._channel.lock.acquire()  # see channel.py
+        try:
             if self._receiver is not None:
                 raise RuntimeError(
                     f"{what}: another thread is receiving on this connection already; let one "
@@ -124,8 +124,10 @@ class Receiving:
                 )
             found = find(self.inbox)
             if found is None:
-                found = self._wait(what, find, deadline, timeout)
+                found = self._wait(what, find, timeout)
             resume = self._resume()
+        finally:
+            self._channel.lock.release()
         if resume:
             self._channel.loop.mark(self._channel)
         return found
@@ -168,9 +170,9 @@ class Receiving:
         self,
         what: str,
         find: Callable[[Inbox], _T | None],
-        deadline: Deadline,
         timeout: float | None,
     ) -> _T:
+        deadline = Deadline(timeout)
         self._receiver = threading.get_ident()
         try:
             while (found := find(self.inbox)) is None:

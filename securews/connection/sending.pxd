@@ -12,6 +12,7 @@ cdef class Sending:
     cdef public bint _masked
     cpdef send(self, bytes frame, timeout=*)
     cpdef offer(self, bytes frame)
+    cpdef offer_shared(self, message)
     cpdef flush_early(self)
     @cython.locals(late=double)
     cdef _flush_early(self)

@@ -110,11 +110,15 @@ class Sending:
         if channel.loop.on_io_thread():  # of another loop: only this channel's own may flush
             self.offer(frame)
             return
-        with channel.lock:
+        channel.lock.acquire()  # see channel.py
+        try:
             self._check_open()
-            self._wait_while(self._is_full, timeout)
+            if self._is_full():
+                self._wait_while(self._is_full, timeout)
             channel.outbox.append(frame)
             mark = channel.mark_to_send_locked()
+        finally:
+            channel.lock.release()
         if mark:
             channel.loop.mark(channel)
 

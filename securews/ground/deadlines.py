@@ -80,10 +80,13 @@ class Timers:
 
     def next_due(self) -> float | None:
         """When the next timer is due; None where there is none."""
-        while self._heap and self._heap[0][2].callback is None:
+        while self._heap:
+            when, _, timer = self._heap[0]
+            if timer.callback is not None:
+                return when
             heapq.heappop(self._heap)
             self._cancelled -= 1
-        return self._heap[0][0] if self._heap else None
+        return None
 
     def take_due(self, now: float) -> list[Callable[[], None]]:
         """Remove and return the callbacks whose time has come, in order."""

@@ -37,7 +37,6 @@ _REPEATED = [int.from_bytes(b"\0\0\0\1" * ((size + 3) // 4)) for size in range(1
 _SURPLUS = [8 * (-size % 4) for size in range(126)]
 
 _short_header = Struct("!BBI").unpack_from  # flags and opcode, mask bit and size, key
-_medium_size = Struct("!H").unpack_from
 
 
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes, offset: int = 0) -> bytes:
@@ -115,8 +114,8 @@ def take_messages(
 ) -> tuple[int, int | None]:
     """Take the unfragmented messages that stand complete in `data` from `position` on.
 
-    Stops before the first frame that is anything else: of another kind, longer than 64 KiB or
-    `max_size`, not all there, or faulty in any way. Call it between messages only.
+    Stops before the first frame that is anything else: of another kind, longer than `max_size`,
+    not all there, or faulty in any way. Call it between messages only.
 
     Args:
         data: what was read.
@@ -138,13 +137,15 @@ def take_messages(
     while position <= last and (room is None or room > 0):
         first, size, key = _short_header(data, position)
         size ^= mask_bit  # above 127 if the mask bit was not as it has to be
-        if size > 126 or (first != 0x82 and first != 0x81):  # noqa: PLR1714 (a set is slower)
+        if size > 127 or (first != 0x82 and first != 0x81):  # noqa: PLR1714 (a set is slower)
             break
         start = position + 2 + key_size
-        if size == 126:
-            size = _medium_size(data, position + 2)[0]
-            start += 2
-            if size < 126:
+        if size > 125:
+            width = 2 if size == 126 else 8
+            # What is cut off here is too short, or its end is not there.
+            size = from_bytes(data[position + 2 : position + 2 + width])
+            start += width
+            if size < (126 if width == 2 else 1 << 16):
                 break
         end = start + size
         if end > end_of_data or size > max_size:

@@ -121,14 +121,15 @@ def take_messages(
     cdef int mask_bit = 0x80 if masked else 0
     cdef Py_ssize_t size, start, end, left = 0
     cdef bint bounded = room is not None
-    cdef int first
+    cdef int first, byte
+    cdef uint64_t wide
     cdef bytes payload
     if bounded:
         left = room
     while position <= last and (not bounded or left > 0):
         first = bytes_[position]
         size = bytes_[position + 1] ^ mask_bit  # above 127 if the mask bit was wrong
-        if size > 126 or (first != 0x82 and first != 0x81):
+        if size > 127 or (first != 0x82 and first != 0x81):
             break
         start = position + 2 + key_size
         if size == 126:
@@ -136,6 +137,16 @@ def take_messages(
             start += 2
             if size < 126:
                 break
+        elif size == 127:
+            if position + 10 > end_of_data:
+                break
+            wide = 0
+            for byte in range(2, 10):
+                wide = wide << 8 | bytes_[position + byte]
+            if wide < 1 << 16 or wide > <uint64_t> end_of_data:
+                break
+            size = <Py_ssize_t> wide
+            start += 8
         end = start + size
         if end > end_of_data or size > max_size:
             break

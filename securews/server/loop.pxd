@@ -1,9 +1,11 @@
 from securews.connection.channel cimport Channel
 from securews.connection.interfaces cimport IOLoop
+from securews.ground.locks cimport Lock
 
 cdef class Loop(IOLoop):
     cdef object __weakref__
-    cdef public object _poller, _lock, _thread, _wake_read, _wake_write, on_signals
+    cdef public object _poller, _thread, _wake_read, _wake_write, on_signals
+    cdef public Lock _lock
     cdef public dict _owners
     cdef public list _marked, _calls, _ended, _to_release
     cdef public bint _asleep, _stopping, _over

@@ -26,6 +26,7 @@ from typing import Protocol
 from securews.connection.channel import Channel
 from securews.connection.interfaces import IOLoop
 from securews.ground.deadlines import Timers
+from securews.ground.locks import Lock
 from securews.server.poller import make_poller
 from securews.transport.syscalls import drain, poke
 
@@ -55,7 +56,7 @@ class Loop(IOLoop):
         self.timers = Timers()
         self._poller = make_poller()
         self._owners: dict[int, Watched] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._marked: list[Channel] = []
         self._calls: list[Callable[[], None]] = []
         self._ended: list[Channel] = []

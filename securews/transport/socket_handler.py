@@ -136,7 +136,7 @@ class SocketStream(Protocol):
 
     @abc.abstractmethod
     def recv(self) -> bytes | Want:
-        """Everything that one read of the socket (64 KiB at most) brings.
+        """Everything that one read of the socket (68 KiB at most) brings.
 
         Returns:
             Bytes; `b""`, an orderly end; READ, nothing yet; WRITE, nothing yet and TLS wants

@@ -35,9 +35,10 @@ from securews.transport.tls_info import TLSInfo
 
 __all__ = ["PlainTransform", "Transform", "TransformStream"]
 
-READ_SIZE = 64 << 10
-"""Bytes of one read. In Python `recv(65536)` and shrinking its result measures 5 % to 20 % faster
-than `recv_into()` a shared buffer and a copy, for 64 bytes and for 32 KiB alike."""
+READ_SIZE = 68 << 10
+"""Bytes of one read: a message of 64 KiB, with what the frame and its TLS records add. In Python
+`recv()` of so much and shrinking its result measures 5 % to 20 % faster than `recv_into()` a shared
+buffer and a copy, for 64 bytes and for 32 KiB alike."""
 
 # Names of the module are found faster than members of an enum.
 READ, WRITE, NOTHING = Want.READ, Want.WRITE, Want.NOTHING

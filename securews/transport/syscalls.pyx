@@ -38,14 +38,14 @@ cdef extern from *:
 __all__ = ["drain", "poke", "receive", "send", "wait_ready"]
 
 cdef enum:
-    _BUFFER = 65536
+    _BUFFER = 69632  # READ_SIZE of stream.py
     _EVENTS = 512
 
 cdef char _buffer[_BUFFER]  # shared by all threads: whoever fills it keeps the GIL until it is read
 
 
 def receive(sock, Py_ssize_t size):
-    """What is there, at most `size` bytes (64 KiB); see the Python twin."""
+    """What is there, at most `size` bytes (68 KiB); see the Python twin."""
     cdef int fd = sock.fileno()
     cdef ssize_t got
     if size > _BUFFER:
