@@ -249,3 +249,19 @@ def test_securews_pure_finds_only_sources(asked, sources_only):
         built = {path.name for path in PACKAGE.rglob("*.so")}
         assert {Path(file).name for file in compiled} <= built
         assert accelerated == bool(built)
+
+
+def test_securews_pure_leaves_the_first_word_to_finders_that_stand_before():
+    # So that a tool that instruments sources (coverage, atheris) is asked for ours, too.
+    program = (
+        "import sys\n"
+        "class First:\n"
+        "    asked = set()\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        self.asked.add(name)\n"
+        "sys.meta_path.insert(0, First())\n"
+        "import securews\n"
+        "assert 'securews.protocol.websocket' in First.asked"
+    )
+    environment = os.environ | {"SECUREWS_PURE": "1"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

@@ -12,7 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import (
+    SOURCE_SUFFIXES,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from types import ModuleType
 
 __all__ = ["choose", "is_compiled"]
@@ -37,7 +43,9 @@ class _SourcesOnly(MetaPathFinder):
 def choose() -> None:
     """Heed SECUREWS_PURE. Before any module that may be compiled is imported."""
     if os.environ.get("SECUREWS_PURE", "0") not in ("", "0"):
-        sys.meta_path.insert(0, _SourcesOnly())
+        # Before the finder that prefers what is compiled, and behind those that others have put
+        # first: a tool that instruments sources asks the finders behind its own.
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), _SourcesOnly())
 
 
 def is_compiled(module: ModuleType) -> bool:

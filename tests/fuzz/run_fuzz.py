@@ -26,6 +26,11 @@ HANG_SECONDS = 10
 """After which libFuzzer ends an input that does not end; slow ones are the targets' affair."""
 
 
+def seen(name: str) -> bool:
+    """Whether atheris has instrumented a module."""
+    return type(sys.modules[name].__loader__).__module__.startswith("atheris")
+
+
 def main() -> None:
     """Run until the time is over or something is found."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
@@ -33,6 +38,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="for the corpus and crashes")
     arguments = parser.parse_args()
+    if blind := [name for name in sys.modules if name.startswith("securews.") and not seen(name)]:
+        sys.exit(f"coverage is not counted in {', '.join(blind)}: nothing would guide the fuzzer")
 
     corpus, crashes = arguments.out / "corpus", arguments.out / "crashes"
     for directory in (corpus, crashes):
