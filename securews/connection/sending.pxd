@@ -10,6 +10,7 @@ cdef class Sending:
     cdef public Py_ssize_t _bound
     cdef public Channel _channel
     cdef public bint _masked
+    cpdef bytes frame(self, opcode, payload, bint fin=*, bint compressed=*)
     cpdef send(self, bytes frame, timeout=*)
     cpdef offer(self, bytes frame)
     cpdef offer_shared(self, message)

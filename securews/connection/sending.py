@@ -68,7 +68,6 @@ class Sending:
         self,
         opcode: Opcode,
         payload: bytes | bytearray | memoryview,
-        *,
         fin: bool = True,
         compressed: bool = False,
     ) -> bytes:
@@ -91,8 +90,7 @@ class Sending:
             if len(payload) >= self.compressing.min_size:
                 self.compressing.send(opcode, payload, timeout)
                 return
-        key = os.urandom(4) if self._masked else None
-        self.send(encode_frame(opcode, payload, masking_key=key), timeout)
+        self.send(self.frame(opcode, payload), timeout)
 
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Any thread: send an encoded message.
