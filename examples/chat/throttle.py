@@ -21,7 +21,12 @@ __all__ = ["Throttle", "network_of"]
 class _Failures:
     count: int
     last: float
-    blocked_until: float
+    wait: float = 0.0
+
+    def left(self, now: float) -> int:
+        """Whole seconds, rounded up, until the next password is looked at; 0 is now."""
+        # Not `last + wait - now`: such a sum is rounded, perhaps up, and 30 s would be told as 31.
+        return max(0, math.ceil(self.wait - (now - self.last)))
 
 
 class Throttle:
@@ -54,30 +59,30 @@ class Throttle:
 
     def wait(self, name: str, address: str) -> int:
         """Seconds until the next password is looked at; 0 is now."""
-        now = self._clock()
         with self._lock:
             found = self._failures.get(_key(name, address))
-            return 0 if found is None else _left(found.blocked_until, now)
+            return 0 if found is None else found.left(self._clock())
 
     def failed(self, name: str, address: str) -> int:
         """Count a wrong password; the seconds to wait now, 0 for the first few."""
-        key, now = _key(name, address), self._clock()
+        key = _key(name, address)
         with self._lock:
+            now = self._clock()  # under the lock: never before `last`
             found = self._failures.pop(key, None)
             if found is None or now - found.last > self._forget_after:
-                found = _Failures(0, now, now)
+                found = _Failures(0, now)
             self._failures[key] = found  # at the end: the order is that of the last failure
             # Attempts that were under way when the block began do not make it longer.
-            if found.blocked_until <= now:
+            if not found.left(now):
                 found.count += 1
                 found.last = now
                 doublings = found.count - self._free
                 if doublings >= 0:
                     wait = self._first_wait * 2.0 ** min(doublings, 32)
-                    found.blocked_until = now + min(wait, self._longest_wait)
+                    found.wait = min(wait, self._longest_wait)
             while len(self._failures) > self._capacity:
                 self._failures.popitem(last=False)
-            return _left(found.blocked_until, now)
+            return found.left(now)
 
     def succeeded(self, name: str, address: str) -> int:
         """Forget the failures of a user who knew the password.
@@ -87,11 +92,11 @@ class Throttle:
             then the answer has to be the same as to a wrong one, or else many attempts at once
             would get more guesses than one after another.
         """
-        key, now = _key(name, address), self._clock()
+        key = _key(name, address)
         with self._lock:
             found = self._failures.get(key)
-            if found is not None and found.blocked_until > now:
-                return _left(found.blocked_until, now)
+            if found is not None and (seconds := found.left(self._clock())):
+                return seconds
             self._failures.pop(key, None)
             return 0
 
@@ -116,7 +121,3 @@ def network_of(host: str) -> str:
 def _key(name: str, address: str) -> tuple[str, str]:
     # Names come from the peer: cut, so that the table's size is bounded by its length.
     return name.strip().lower()[:64], network_of(address)
-
-
-def _left(until: float, now: float) -> int:
-    return max(0, math.ceil(until - now))

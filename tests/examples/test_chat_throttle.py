@@ -56,6 +56,15 @@ def test_the_wait_runs_out_by_itself_and_is_never_shown_too_short(throttle, cloc
     assert throttle.wait("alice", HERE) == 0
 
 
+@pytest.mark.parametrize("now", [8.241817221223481, 4.29119506429333, 42.12823425142107])
+def test_the_first_wait_is_never_shown_as_longer_than_it_is(throttle, clock, now):
+    # In floats, each of these + 30.0 - itself is more than 30.0.
+    assert now + 30.0 - now > 30.0
+    clock.now = now
+    assert fail(throttle, 5)[-1] == 30
+    assert throttle.wait("alice", HERE) == 30
+
+
 def test_each_further_failure_doubles_it_up_to_a_limit(throttle, clock):
     fail(throttle, 4)
     waits = []
