@@ -2,8 +2,6 @@ from securews.connection.interfaces cimport IOLoop
 from securews.connection.outbox cimport Outbox
 from securews.ground.locks cimport Lock
 
-cdef Py_ssize_t PIECE
-
 cdef class Channel:
     cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, room, stream, write_timeout, fd, phase
     cdef public bint _aborted, _asked, _blocked, _marked, _reading, _was_blocked

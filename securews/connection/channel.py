@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A channel belongs to the thread of its loop. Every method runs there, except `mark` and `abort`,
 which any thread may call; the outbox is shared, under `lock`. No lock is held over a system
-call: `flush` takes up to 32 KiB of frames under the lock, then encrypts and sends them without
+call: `flush` takes up to 68 KiB of frames under the lock, then encrypts and sends them without
 it. Encrypting and sending are one step of one thread, so TLS records leave in the order in which
 they were made. What runs for every message says `acquire` and `release`: compiled, a `with`
 statement costs four times as much.
@@ -28,12 +28,10 @@ from securews.connection.interfaces import Consumer, IOLoop
 from securews.connection.outbox import Outbox
 from securews.ground.deadlines import Timer
 from securews.ground.locks import Lock
-from securews.transport.socket_handler import SocketStream, Want
+from securews.transport.socket_handler import MAX_SEND, SocketStream, Want
 
 __all__ = ["HANGUP", "READABLE", "WRITABLE", "Channel", "Phase"]
 
-PIECE = 32 << 10
-"""Bytes for one TLS write and one send: a MemoryBIO never gives back what it grew to."""
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
 IDLE_READS = 1000
@@ -267,7 +265,7 @@ class Channel:
         while outbox.ready and not blocked:
             self.lock.acquire()
             try:
-                piece = outbox.take(PIECE)
+                piece = outbox.take(MAX_SEND)
                 if self.room is not None:
                     self.room.notify_all()
             finally:

@@ -339,10 +339,16 @@ class SocketHandlerContract:
             assert pair.server.bytes_pending == 0
 
     def _fill(self, stream: SocketStream) -> int:
+        """Send until the socket takes nothing more."""
         sent = 0
         while sent < 64 << 20:
             sent += MAX_SEND
-            if stream.send(bytes(MAX_SEND)) is Want.WRITE:
+            want, pending = stream.send(bytes(MAX_SEND)), 0
+            # What the kernel took may have gone on to the peer's socket, and made room for more.
+            while want is Want.WRITE and stream.bytes_pending != pending:
+                pending = stream.bytes_pending
+                want = stream.flush()
+            if want is Want.WRITE:
                 return sent
         raise AssertionError("64 MiB were sent to a peer that does not read")
 

@@ -46,7 +46,7 @@ READ, WRITE, NOTHING = Want.READ, Want.WRITE, Want.NOTHING
 HANDSHAKE_READ = 16 << 10
 """Bytes of one read while a peer is nobody yet: a flight of a handshake fits."""
 
-PENDING_LIMIT = 64 << 10
+PENDING_LIMIT = 2 * MAX_SEND
 """Bytes that may wait before reading stops: one `send()` and as much of TLS' own."""
 
 

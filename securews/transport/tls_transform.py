@@ -8,8 +8,8 @@ Invariants, and why:
 
 - One thread at a time. Two inside one SSLObject or MemoryBIO end the process; Python does not
   prevent it before 3.13 (https://docs.python.org/3/library/ssl.html#ssl.MemoryBIO).
-- A MemoryBIO grows and never shrinks, so at most `PIECE` bytes are in one at a time: an idle
-  connection keeps what its busiest moment needed.
+- A MemoryBIO grows and never shrinks, so at most `PIECE` bytes come into one at a time, and go out
+  of one after `MAX_SEND`: an idle connection keeps what its busiest moment needed.
 - OpenSSL reads record by record (no read-ahead), so once `_incoming` is empty there is nothing
   to read, and the read that would only raise SSLWantReadError, at 1.3 us, is not made.
 - What was decrypted is handed over before the error or the end behind it (`_verdict`).
