@@ -6,11 +6,11 @@ consumer, and tells an `Observer` what happens.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from securews.connection.inbox import Message
+from securews.connection.relay import Relay
 from securews.ground.deadlines import Timers
 
 if TYPE_CHECKING:
@@ -25,10 +25,12 @@ class IOLoop:
     A base class and no Protocol: what is compiled calls it as C does.
     """
 
-    __slots__ = ("now", "timers")
+    __slots__ = ("now", "relay", "timers")
 
     now: float
     """Seconds on the monotonic clock, when the loop last looked."""
+    relay: Relay
+    """Wakes the threads that receive."""
     timers: Timers
 
     def mark(self, channel: Channel) -> None:
@@ -49,10 +51,6 @@ class IOLoop:
 
     def close_later(self, channel: Channel) -> None:
         """Loop thread: close the descriptor at the end of this turn."""
-        raise NotImplementedError
-
-    def release_later(self, lock: threading.Lock) -> None:
-        """Loop thread: release it at the end of this turn, if it is held then."""
         raise NotImplementedError
 
     def on_loop_thread(self) -> bool:

@@ -1,10 +1,10 @@
 """The receiving half of a connection: the inbox, who waits for it, and back-pressure.
 
-The loop puts the messages of one read in, and wakes the receiver once all sockets that were ready
-have been read: a thread that is woken earlier takes the GIL from the loop. Where the inbox is full
-(judged before a read, so one read may run over) reading stops, and the kernel and the peer hold
-the rest; it goes on when three quarters of it are free again, so that it does not stop and go at
-every message.
+The loop puts the messages of one read in, and has the receiver woken once all sockets that were
+ready have been read: a thread that is woken earlier takes the GIL from the loop (see `relay.py` for
+those that are woken at the same time). Where the inbox is full (judged before a read, so one read
+may run over) reading stops, and the kernel and the peer hold the rest; it goes on when three
+quarters of it are free again, so that it does not stop and go at every message.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from securews.connection.inbox import Inbox, Message
 from securews.ground.deadlines import Deadline
+from securews.ground.locks import Lock
 from securews.protocol.events import Pong
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Receiving:
         self._discard = connection.options.max_queue == 0
         self._changed: threading.Condition | None = None
         self._receiver: int | None = None
-        self._wake_up: threading.Lock | None = None
+        self._wake_up: Lock | None = None
         """Held but for the moment of waking: who receives waits for it. Cheaper than a Condition,
         and one thread at a time receives."""
         self._waiting = False
@@ -90,7 +91,7 @@ class Receiving:
         if self._waiting:
             assert self._wake_up is not None
             self._waiting = False
-            self._channel.loop.release_later(self._wake_up)
+            self._channel.loop.relay.add(self._wake_up)
         if self._changed is not None:
             self._changed.notify_all()
 
@@ -188,12 +189,12 @@ class Receiving:
     def _wait_for_wake_up(self, seconds: float | None) -> None:
         """Wait, without the lock. May return for nothing: ask again what there is."""
         if self._wake_up is None:
-            self._wake_up = threading.Lock()
+            self._wake_up = Lock()
             self._wake_up.acquire()
         self._waiting = True
         self._channel.lock.release()
         try:
-            self._wake_up.acquire(timeout=-1 if seconds is None else seconds)
+            self._channel.loop.relay.wait(self._wake_up, seconds)
         finally:
             self._channel.lock.acquire()
             self._waiting = False

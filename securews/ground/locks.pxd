@@ -5,3 +5,5 @@ cdef class Lock:
     cdef bint _locked
     cpdef bint acquire(self, bint blocking=*) except -1
     cpdef release(self)
+
+cpdef bint hand_over(Lock following, Lock mine, seconds) except -1

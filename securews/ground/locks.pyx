@@ -1,19 +1,33 @@
 """The compiled twin of `locks.py`: as much of `threading.Lock` as we and `Condition` use, in C.
 
-While another thread has the lock the GIL is given up, else it is kept. Signals are handled after a
-wait, not in it: nobody has one of these locks for long.
+While another thread has the lock the GIL is given up, else it is kept. `acquire` handles signals
+after a wait, not in it: nobody has one of these locks for long but who waits in `hand_over`.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     NOWAIT_LOCK,
+    PY_LOCK_ACQUIRED,
+    PY_LOCK_INTR,
     WAIT_LOCK,
+    PyLockStatus,
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
     PyThread_release_lock,
+    PyThread_type_lock,
 )
 
-__all__ = ["Lock"]
+from time import monotonic
+
+cdef extern from "pythread.h":
+    PyLockStatus PyThread_acquire_lock_timed(
+        PyThread_type_lock lock, long long microseconds, int interruptible
+    ) nogil
+
+__all__ = ["Lock", "hand_over"]
+
+cdef double _LONGEST = 1e15  # microseconds: 30 years
 
 
 cdef class Lock:
@@ -54,3 +68,35 @@ cdef class Lock:
 
     def __exit__(self, *error):
         self.release()
+
+
+cpdef bint hand_over(Lock following, Lock mine, seconds) except -1:
+    """Give back `following` and wait for `mine`; see the Python twin."""
+    cdef PyThread_type_lock given = NULL
+    cdef long long left = -1
+    cdef double until = 0.0
+    cdef PyLockStatus status
+    if following is not None and following._locked:
+        following._locked = False
+        given = following._lock
+    if seconds is not None:
+        until = <double> monotonic() + <double> seconds
+        left = _microseconds(seconds)
+    while True:
+        with nogil:
+            if given is not NULL:
+                PyThread_release_lock(given)
+                given = NULL
+            status = PyThread_acquire_lock_timed(mine._lock, left, 1)
+        if status != PY_LOCK_INTR:
+            break
+        PyErr_CheckSignals()
+        if seconds is not None:
+            left = _microseconds(until - <double> monotonic())
+    if status == PY_LOCK_ACQUIRED:
+        mine._locked = True
+    return status == PY_LOCK_ACQUIRED
+
+
+cdef long long _microseconds(double seconds):
+    return <long long> min(max(seconds * 1e6, 0.0), _LONGEST)

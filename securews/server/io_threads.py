@@ -8,7 +8,6 @@ server's own work, too: it accepts, keeps the server's deadlines, and runs the s
 
 from __future__ import annotations
 
-import sys
 import sysconfig
 import threading
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.ground.errors import ConfigurationError
+from securews.ground.interpreter import gil_enabled
 from securews.server.loop import Loop
 
 __all__ = ["IOThread", "IOThreads", "check_io_threads"]
@@ -105,7 +105,7 @@ class IOThreads:
 
 def check_io_threads(count: int) -> None:
     """ConfigurationError for more I/O threads than can run at once in this interpreter."""
-    if count == 1 or not _gil_enabled():
+    if count == 1 or not gil_enabled():
         return
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         raise ConfigurationError(
@@ -118,8 +118,3 @@ def check_io_threads(count: int) -> None:
         "only one of them run at a time, and slow all down; use more processes: "
         f"securews serve --workers {count}"
     )
-
-
-def _gil_enabled() -> bool:
-    asked: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
-    return asked is None or asked()

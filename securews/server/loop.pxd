@@ -7,7 +7,7 @@ cdef class Loop(IOLoop):
     cdef public object _poller, _thread, _wake_read, _wake_write, on_signals
     cdef public Lock _lock
     cdef public dict _owners
-    cdef public list _marked, _calls, _ended, _to_release
+    cdef public list _marked, _calls, _ended
     cdef public bint _asleep, _stopping, _over
     cpdef _turn(self)
     cdef _do_what_was_asked(self)
@@ -16,4 +16,3 @@ cdef class Loop(IOLoop):
     cdef _give_turn(self, Channel channel)
     cdef _call(self, callback)
     cdef _release_ended(self)
-    cdef _wake_receivers(self)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from threading import get_ident
@@ -25,6 +24,7 @@ from typing import Protocol
 
 from securews.connection.channel import Channel
 from securews.connection.interfaces import IOLoop
+from securews.connection.relay import Relay
 from securews.ground.deadlines import Timers
 from securews.ground.locks import Lock
 from securews.server.poller import make_poller
@@ -54,13 +54,13 @@ class Loop(IOLoop):
     def __init__(self) -> None:
         self.now = monotonic()
         self.timers = Timers()
+        self.relay = Relay()
         self._poller = make_poller()
         self._owners: dict[int, Watched] = {}
         self._lock = Lock()
         self._marked: list[Channel] = []
         self._calls: list[Callable[[], None]] = []
         self._ended: list[Channel] = []
-        self._to_release: list[threading.Lock] = []
         self._asleep = False
         self._stopping = False
         self._over = False
@@ -136,10 +136,6 @@ class Loop(IOLoop):
         self.unwatch(channel)
         self._ended.append(channel)
 
-    def release_later(self, lock: threading.Lock) -> None:
-        """Wake the thread that waits for `lock`, at the end of this turn."""
-        self._to_release.append(lock)
-
     def run(self) -> None:
         """Turn until `stop()`, in the calling thread."""
         self._thread = get_ident()
@@ -150,7 +146,7 @@ class Loop(IOLoop):
         finally:
             self._make_last_calls()
             self._release_ended()
-            self._wake_receivers()
+            self.relay.wake(self.now)
             self._poller.close()
             _running.discard(self._thread)
             self._thread = None  # the system gives the number to another thread
@@ -173,8 +169,7 @@ class Loop(IOLoop):
             self._do_what_was_asked()
         if self._ended:
             self._release_ended()
-        if self._to_release:
-            self._wake_receivers()
+        self.relay.wake(self.now)
 
     def _do_what_was_asked(self) -> None:
         with self._lock:
@@ -238,12 +233,6 @@ class Loop(IOLoop):
                     channel.release()
                 except Exception:
                     log.exception("internal error while a descriptor was closed")
-
-    def _wake_receivers(self) -> None:
-        locks, self._to_release = self._to_release, []
-        for lock in locks:
-            if lock.locked():  # only this thread releases them; a receiver may have given up
-                lock.release()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -332,7 +332,7 @@ class TestStartFailures:
         assert_one_line(cli("echo", "--port", 0), 1, "gen-dev-certs")
 
     def test_more_io_threads_than_a_gil_lets_run(self, cli, monkeypatch):
-        monkeypatch.setattr("securews.server.io_threads._gil_enabled", lambda: True)
+        monkeypatch.setattr("securews.server.io_threads.gil_enabled", lambda: True)
         assert_one_line(cli("echo", "--port", 0, "--plain", "--io-threads", 2), 1, "io_threads=2")
 
     def test_plain_beyond_this_machine(self, cli):

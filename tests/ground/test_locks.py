@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -9,12 +10,24 @@ from support import TIMEOUT, source_of
 
 from securews.ground import locks
 
-KINDS = {"as it runs": locks.Lock, "in Python": source_of(locks).Lock}
+KINDS = {"as it runs": locks, "in Python": source_of(locks)}
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
-def lock(request):
-    return request.param()
+def module(request):
+    return request.param
+
+
+@pytest.fixture
+def lock(module):
+    return module.Lock()
+
+
+@pytest.fixture
+def taken(module):
+    lock = module.Lock()
+    lock.acquire()
+    return lock
 
 
 def test_one_thread_at_a_time_has_it(lock):
@@ -87,3 +100,77 @@ def test_conditions_wait_on_it(lock):
         assert not condition.wait(0)
     thread.join(TIMEOUT)
     assert not lock.locked()
+
+
+# -- handing over -----------------------------------------------------------------------------------
+
+
+def test_two_threads_run_in_turns(module, lock, taken):
+    lock.acquire()
+    mine, others = lock, taken
+    turns = []
+
+    def other():
+        for turn in range(100):
+            assert module.hand_over(None if turn == 0 else mine, others, TIMEOUT)
+            turns.append("other")
+        mine.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    for _ in range(100):
+        turns.append("first")
+        assert module.hand_over(others, mine, TIMEOUT)
+    thread.join(TIMEOUT)
+    assert turns == ["first", "other"] * 100
+
+
+def test_who_is_not_woken_in_time_is_told_so(module, taken):
+    assert not module.hand_over(None, taken, 0.01)
+    assert not module.hand_over(None, taken, 0)
+    assert taken.locked()
+    taken.release()
+    assert module.hand_over(None, taken, 0)
+    assert taken.locked()
+
+
+def test_what_is_free_already_is_handed_over_all_the_same(module, lock, taken):
+    assert not module.hand_over(lock, taken, 0)
+    assert not lock.locked()
+
+
+def test_a_wait_without_end_ends_with_the_lock(module, taken):
+    timer = threading.Timer(0.01, taken.release)
+    timer.start()
+    assert module.hand_over(None, taken, None)
+    timer.join(TIMEOUT)
+
+
+@pytest.mark.parametrize("seconds", [None, TIMEOUT])
+def test_a_signal_is_handled_in_the_wait_and_may_end_it(module, taken, seconds):
+    def interrupt(number, frame):
+        raise InterruptedError
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptedError):
+            module.hand_over(None, taken, seconds)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_a_signal_whose_handler_returns_does_not_end_the_wait(module, taken):
+    handled = threading.Event()
+
+    def handle(number, frame):
+        handled.set()
+        threading.Timer(0.05, taken.release).start()
+
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert module.hand_over(None, taken, TIMEOUT)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert handled.is_set()

@@ -10,6 +10,7 @@ from support import TIMEOUT, Happened, RawClient, errors_in, eventually, thread_
 
 import securews
 from securews import ConfigurationError
+from securews.ground import interpreter
 from securews.protocol.frames import Opcode
 from securews.server import io_threads
 
@@ -20,7 +21,7 @@ SMALL = 4096
 @pytest.fixture(autouse=True)
 def without_a_gil(monkeypatch):
     """What is right with threads that take turns is slow, and otherwise the same."""
-    monkeypatch.setattr(io_threads, "_gil_enabled", lambda: False)
+    monkeypatch.setattr(io_threads, "gil_enabled", lambda: False)
 
 
 def plain(handler, **options):
@@ -395,7 +396,7 @@ def test_a_server_that_is_never_started_leaves_no_thread():
 
 @pytest.mark.parametrize("free_threaded", [False, True])
 def test_with_a_gil_more_than_one_is_refused_and_says_what_to_do(monkeypatch, free_threaded):
-    monkeypatch.setattr(io_threads, "_gil_enabled", lambda: True)
+    monkeypatch.setattr(io_threads, "gil_enabled", lambda: True)
     monkeypatch.setattr(io_threads.sysconfig, "get_config_var", lambda name: int(free_threaded))
     with pytest.raises(ConfigurationError) as refused:
         plain(Names())
@@ -406,12 +407,12 @@ def test_with_a_gil_more_than_one_is_refused_and_says_what_to_do(monkeypatch, fr
 
 def test_this_interpreter_is_asked_for_its_gil(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(io_threads.sys, "_is_gil_enabled", lambda: False, raising=False)
-    assert not io_threads._gil_enabled()
-    monkeypatch.setattr(io_threads.sys, "_is_gil_enabled", lambda: True)
-    assert io_threads._gil_enabled()
-    monkeypatch.delattr(io_threads.sys, "_is_gil_enabled")
-    assert io_threads._gil_enabled()  # before Python 3.13 there always is one
+    monkeypatch.setattr(interpreter.sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert not interpreter.gil_enabled()
+    monkeypatch.setattr(interpreter.sys, "_is_gil_enabled", lambda: True)
+    assert interpreter.gil_enabled()
+    monkeypatch.delattr(interpreter.sys, "_is_gil_enabled")
+    assert interpreter.gil_enabled()  # before Python 3.13 there always is one
 
 
 def test_nothing_is_logged_when_all_goes_well(caplog):

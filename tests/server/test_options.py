@@ -377,7 +377,7 @@ def _handshakes_at_work(**options):
 
 @scenario("io_threads", (1, b"alone"), (2, b"together"))
 def _two_clients_are_served_at_one_time(monkeypatch, **options):
-    monkeypatch.setattr("securews.server.io_threads._gil_enabled", lambda: False)
+    monkeypatch.setattr("securews.server.io_threads.gil_enabled", lambda: False)
     both = threading.Barrier(2)
 
     class Meets(securews.EventWebSocketHandler):
