@@ -24,9 +24,11 @@ from securews.ground.locks import Lock, hand_over
 __all__ = ["Relay"]
 
 PATIENCE = 0.001
+"""Seconds that the loop waits, at most."""
 QUICK = 50e-6
-"""Seconds that a thread has, in the mean, for what it received."""
+"""Seconds that a thread may take, in the mean, for what it received."""
 DISTRUST = 0.1
+"""Seconds in which all are woken at once."""
 
 
 class Relay:

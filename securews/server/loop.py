@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-One turn: wait for descriptors (until the next deadline, or for ever), hand each to its owner,
-run the timers that are due, run what other threads asked for, close what has ended. Nothing in
-a turn waits. An owner that raises is a bug of ours (user code is caught where it is called): it
-is logged, its connection is aborted, and the loop goes on.
+One turn: wait for descriptors (until the next deadline, or for ever), hand each to its owner, run
+the timers that are due, run what other threads asked for, close what has ended, wake the threads
+that got messages. Nothing in a turn waits, but for a millisecond at most at its end (`relay.py`).
+An owner that raises is a bug of ours (user code is caught where it is called): it is logged, its
+connection is aborted, and the loop goes on.
 
 Other threads only append to two lists under the loop's lock and, if the loop sleeps, write one
 byte to wake it. "Asleep" and "the lists are empty" are read and written under that one lock; two
