@@ -25,6 +25,10 @@ __all__ = ["Receiving"]
 
 _T = TypeVar("_T")
 
+SIGNAL_SECONDS = 0.5
+"""The main thread looks so often whether a signal came: one that comes just before a wait for a
+lock, or to another thread, does not end that wait."""
+
 
 class Receiving:
     """Received messages and the threads that wait. Shared state is under the channel's lock."""
@@ -191,6 +195,8 @@ class Receiving:
         if self._wake_up is None:
             self._wake_up = Lock()
             self._wake_up.acquire()
+        if self._receiver == threading.main_thread().ident:
+            seconds = SIGNAL_SECONDS if seconds is None else min(seconds, SIGNAL_SECONDS)
         self._waiting = True
         self._channel.lock.release()
         try:

@@ -76,6 +76,8 @@ cpdef bint hand_over(Lock following, Lock mine, seconds) except -1:
     cdef long long left = -1
     cdef double until = 0.0
     cdef PyLockStatus status
+    # What came since the interpreter last looked would not end the wait.
+    PyErr_CheckSignals()
     if following is not None and following._locked:
         following._locked = False
         given = following._lock

@@ -1,5 +1,6 @@
 """What a handler receives, how it waits, and what happens when it does not."""
 
+import signal
 import threading
 
 import pytest
@@ -43,6 +44,30 @@ def test_receiving_gives_up_after_its_timeout(receive):
             getattr(ws, receive)(timeout=0)
         client.send(TEXT, b"7")
         assert ws.recv_json(timeout=TIMEOUT) == 7
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT])
+def test_a_signal_that_does_not_end_the_wait_is_handled_all_the_same(timeout):
+    def interrupt(number, frame):
+        raise InterruptedError
+
+    over = threading.Event()
+    # The system gives the signal to the other thread: as if it had come just before the wait.
+    other = in_thread(over.wait, TIMEOUT)
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        with held() as (ws, client):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(InterruptedError):
+                ws.recv(timeout=timeout)
+            client.send(TEXT, b"and on")
+            assert ws.recv(timeout=TIMEOUT) == "and on"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGALRM, previous)
+        over.set()
+        other.join(TIMEOUT)
 
 
 def test_bad_json_is_a_value_error():
