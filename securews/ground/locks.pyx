@@ -76,8 +76,6 @@ cpdef bint hand_over(Lock following, Lock mine, seconds) except -1:
     cdef long long left = -1
     cdef double until = 0.0
     cdef PyLockStatus status
-    # What came since the interpreter last looked would not end the wait.
-    PyErr_CheckSignals()
     if following is not None and following._locked:
         following._locked = False
         given = following._lock
@@ -90,9 +88,11 @@ cpdef bint hand_over(Lock following, Lock mine, seconds) except -1:
                 PyThread_release_lock(given)
                 given = NULL
             status = PyThread_acquire_lock_timed(mine._lock, left, 1)
+        if status == PY_LOCK_ACQUIRED:
+            break
+        PyErr_CheckSignals()  # also where none came in the wait: one may have come before
         if status != PY_LOCK_INTR:
             break
-        PyErr_CheckSignals()
         if seconds is not None:
             left = _microseconds(until - <double> monotonic())
     if status == PY_LOCK_ACQUIRED:

@@ -174,3 +174,27 @@ def test_a_signal_whose_handler_returns_does_not_end_the_wait(module, taken):
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert handled.is_set()
+
+
+def test_a_signal_that_another_thread_was_given_is_handled_when_the_wait_is_over(
+    module, lock, taken
+):
+    def interrupt(number, frame):
+        raise InterruptedError
+
+    lock.acquire()
+    over = threading.Event()
+    other = threading.Thread(target=over.wait, args=(TIMEOUT,))
+    other.start()  # only this one does not block the signal
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptedError):
+            module.hand_over(lock, taken, 0.5)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGALRM, previous)
+        over.set()
+        other.join(TIMEOUT)
+    assert not lock.locked()  # whose turn it was has been woken
