@@ -21,7 +21,7 @@ import ipaddress
 import socket
 from collections.abc import Collection
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketAddress, SocketHandler, SocketStream, Want
 from securews.transport.tls_info import TLSInfo

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/options.md from the dataclasses in securews/ground/options.py.
+"""Writes the tables of docs/options.md from the dataclasses in securews/common/options.py.
 
 `python scripts/make_docs.py`, in an environment that has securews. A test says when it is due.
 """
@@ -10,7 +10,7 @@ import enum
 import re
 from pathlib import Path
 
-from securews.ground.options import Compression, ConnectionOptions, Limits, ServerOptions
+from securews.common.options import Compression, ConnectionOptions, Limits, ServerOptions
 
 OPTIONS = Path(__file__).parent.parent / "docs" / "options.md"
 KINDS = (ConnectionOptions, ServerOptions, Limits, Compression)

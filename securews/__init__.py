@@ -9,23 +9,13 @@ def echo(ws):
 securews.serve(8443, echo, tls=("server.pem", "server-key.pem")).serve_forever()
 """
 
-from securews.ground import acceleration
+from securews.common import acceleration
 
 acceleration.choose()  # before everything that may be compiled is imported
 
 # ruff: noqa: E402 - what follows comes after the choice
-from securews.application.authorization import Authorization
-from securews.application.communicator import Communicator
-from securews.application.handlers import (
-    EventWebSocketHandler,
-    ThreadedWebSocketHandler,
-    WebSocketHandler,
-)
-from securews.application.origins import ANY
-from securews.application.request import Request
-from securews.connection.keepalive import PingWaiter
-from securews.connection.message_stream import MessageStream, MessageType
-from securews.ground.errors import (
+from securews.client.connect import connect
+from securews.common.errors import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionClosedError,
@@ -36,12 +26,22 @@ from securews.ground.errors import (
     Response,
     SecureWSError,
 )
-from securews.ground.headers import Headers
-from securews.ground.options import AcceptingMethod, Compression, Limits
-from securews.ground.version import __version__
+from securews.common.headers import Headers
+from securews.common.options import AcceptingMethod, Compression, Limits
+from securews.common.version import __version__
+from securews.connection.keepalive import PingWaiter
+from securews.connection.message_stream import MessageStream, MessageType
+from securews.handlers.authorization import Authorization
+from securews.handlers.communicator import Communicator
+from securews.handlers.handler import (
+    EventWebSocketHandler,
+    ThreadedWebSocketHandler,
+    WebSocketHandler,
+)
+from securews.handlers.origins import ANY
+from securews.handlers.request import Request
 from securews.protocol import codec
 from securews.protocol.events import Pong
-from securews.server.client import connect
 from securews.server.serve import serve
 from securews.server.server import WebSocketServer
 from securews.transport.mutual_tls import MutualTLSSocketHandler

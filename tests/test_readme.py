@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 import securews
-from securews.batteries.dev_certificates import ensure_certificates
+from securews.certificates.dev_certificates import ensure_certificates
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

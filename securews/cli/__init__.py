@@ -1,1 +1,1 @@
-"""Floor 6: the command line. Parses, calls the library and turns its errors into one line."""
+"""Floor 7: the command line. Parses, calls the library and turns its errors into one line."""

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from securews.cli.parsing import Subcommands, UsageError
-from securews.ground.errors import ConnectionClosed, HandshakeError
-from securews.ground.headers import Headers
+from securews.common.errors import ConnectionClosed, HandshakeError
+from securews.common.headers import Headers
 
 if TYPE_CHECKING:
     from securews import Communicator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from securews.cli.parsing import Subcommands, usage
 
 if TYPE_CHECKING:
-    from securews.batteries.dev_certificates import Entry
+    from securews.certificates.dev_certificates import Entry
 
 __all__ = ["add_command"]
 
@@ -80,8 +80,8 @@ def add_command(commands: Subcommands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Not at the top: `securews --help` need not wait for cryptography.
-    from securews.batteries import dev_certificates
-    from securews.server.tls_choice import development_directory
+    from securews.certificates import dev_certificates
+    from securews.certificates.directory import development_directory
 
     with usage():
         hosts = [dev_certificates.checked_host(host) for host in arguments.host]

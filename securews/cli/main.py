@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import securews
 from securews.cli import connecting, gen_dev_certs, serving
 from securews.cli.parsing import OneLineParser, UsageError
-from securews.ground.errors import SecureWSError
-from securews.ground.version import __version__
+from securews.common.errors import SecureWSError
+from securews.common.version import __version__
 
 __all__ = ["main"]
 

@@ -10,7 +10,7 @@ from dataclasses import Field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from securews.cli.parsing import usage
-from securews.ground.options import ConnectionOptions, ServerOptions, split_options
+from securews.common.options import ConnectionOptions, ServerOptions, split_options
 
 __all__ = ["add_option_flags", "given_options"]
 

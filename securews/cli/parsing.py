@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import NoReturn, TypeAlias
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 
 __all__ = ["OneLineParser", "Subcommands", "UsageError", "usage"]
 

@@ -16,8 +16,8 @@ from typing import Any
 from securews.cli import worker
 from securews.cli.option_flags import add_option_flags, given_options
 from securews.cli.parsing import Subcommands, UsageError
-from securews.ground.errors import ConfigurationError
-from securews.ground.options import AcceptingMethod, Limits
+from securews.common.errors import ConfigurationError
+from securews.common.options import AcceptingMethod, Limits
 
 __all__ = ["add_commands"]
 

@@ -14,7 +14,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from securews.server.server import WebSocketServer

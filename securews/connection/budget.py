@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 
 if TYPE_CHECKING:
     from securews.connection.connection import Connection

@@ -1,13 +1,13 @@
-from securews.connection.interfaces cimport IOLoop
+from securews.loop.loop cimport Loop, Owner
 from securews.connection.outbox cimport Outbox
-from securews.ground.locks cimport Lock
+from securews.common.locks cimport Lock
 
-cdef class Channel:
-    cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, room, stream, write_timeout, fd, phase
+cdef class Channel(Owner):
+    cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, room, stream, write_timeout, phase
     cdef public bint _aborted, _asked, _blocked, _marked, _reading, _was_blocked
     cdef public double _blocked_at, _idle_since, received_at
     cdef public Py_ssize_t _drain_left, _idle_reads
-    cdef public IOLoop loop
+    cdef public Loop loop
     cdef public Lock lock
     cdef public Outbox outbox
     cpdef bint mark_locked(self)

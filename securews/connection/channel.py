@@ -24,13 +24,15 @@ import enum
 import threading
 from collections.abc import Callable
 
-from securews.connection.interfaces import Consumer, IOLoop
+from securews.common.locks import Lock
+from securews.connection.interfaces import Consumer
 from securews.connection.outbox import Outbox
-from securews.ground.deadlines import Timer
-from securews.ground.locks import Lock
+from securews.loop.loop import Loop, Owner
+from securews.loop.poller import HANGUP, READABLE, WRITABLE
+from securews.loop.timers import Timer
 from securews.transport.socket_handler import MAX_SEND, SocketStream, Want
 
-__all__ = ["HANGUP", "READABLE", "WRITABLE", "Channel", "Phase"]
+__all__ = ["Channel", "Phase"]
 
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
@@ -52,11 +54,8 @@ class Phase(enum.IntEnum):
 OPEN, FINISHING, DRAINING, CLOSED = Phase
 WANT_WRITE = Want.WRITE
 
-READABLE, WRITABLE, HANGUP = 1, 4, 0x8 | 0x10 | 0x2000
-"""Bits of what a poller reports: the values of epoll, whose masks so need no translation."""
 
-
-class Channel:
+class Channel(Owner):
     """One SocketStream on one loop."""
 
     __slots__ = (
@@ -76,7 +75,6 @@ class Channel:
         "_watched",
         "_write_timer",
         "consumer",
-        "fd",
         "lock",
         "loop",
         "outbox",
@@ -90,7 +88,7 @@ class Channel:
     def __init__(
         self,
         stream: SocketStream,
-        loop: IOLoop,
+        loop: Loop,
         *,
         write_timeout: float | None,
         released: Callable[[Channel], None],
@@ -137,10 +135,10 @@ class Channel:
         with self.lock:
             mark = self.mark_locked()
         if mark:
-            self.loop.mark(self)
+            self.loop.schedule(self)
 
     def mark_locked(self) -> bool:
-        """As `mark`, with `lock` held: True if the caller must then call `loop.mark(self)`."""
+        """As `mark`, with `lock` held: True if the caller must then call `loop.schedule(self)`."""
         self._asked = True
         return self.mark_to_send_locked()
 
@@ -210,6 +208,13 @@ class Channel:
             self.consumer.turn()
         self.flush()
         self.consumer.turned()
+
+    def flush_scheduled(self) -> None:
+        """As `turn`."""
+        self.turn()
+
+    def continue_work(self) -> None:
+        """Nothing is left over."""
 
     def on_ready(self, mask: int) -> None:
         """The poller's news."""

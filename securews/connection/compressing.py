@@ -24,7 +24,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from securews.ground.deadlines import Deadline
+from securews.common.deadlines import Deadline
 from securews.protocol.deflate import Deflate, Deflater
 from securews.protocol.frames import Opcode, encode_frame
 

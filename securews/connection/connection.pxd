@@ -1,5 +1,5 @@
 from securews.connection.channel cimport Channel
-from securews.connection.interfaces cimport IOLoop
+from securews.loop.loop cimport Loop
 from securews.connection.sending cimport Sending
 from securews.connection.receiving cimport Receiving
 from securews.connection.dispatcher cimport Dispatcher
@@ -10,7 +10,7 @@ cdef class Connection:
     cdef public Py_ssize_t _held
     cdef public bint _peer_gone, ended
     cdef public Channel channel
-    cdef public IOLoop loop
+    cdef public Loop loop
     cdef public Dispatcher _dispatcher
     cdef public PeerLimits peer_limits
     cdef public WebSocketProtocol protocol

@@ -16,22 +16,23 @@ from __future__ import annotations
 import logging
 import time
 
-from securews.connection.budget import Budget
-from securews.connection.channel import Channel
-from securews.connection.dispatcher import Dispatcher
-from securews.connection.interfaces import IOLoop, Observer
-from securews.connection.keepalive import MAX_UNANSWERED, Keepalive
-from securews.connection.peer_limits import PeerLimits
-from securews.connection.receiving import Receiving
-from securews.connection.sending import Sending
-from securews.ground.deadlines import Timer
-from securews.ground.errors import (
+from securews.common.errors import (
     ConnectionClosed,
     Initiator,
     ProtocolError,
     connection_closed,
 )
-from securews.ground.options import ConnectionOptions, Limits
+from securews.common.options import ConnectionOptions, Limits
+from securews.connection.budget import Budget
+from securews.connection.channel import Channel
+from securews.connection.dispatcher import Dispatcher
+from securews.connection.interfaces import Observer
+from securews.connection.keepalive import MAX_UNANSWERED, Keepalive
+from securews.connection.peer_limits import PeerLimits
+from securews.connection.receiving import Receiving
+from securews.connection.sending import Sending
+from securews.loop.loop import Loop
+from securews.loop.timers import Timer
 from securews.protocol.close_codes import cut_reason
 from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close, Event
@@ -95,7 +96,7 @@ class Connection:
             deflate: what was agreed on about compression; None where nothing was.
         """
         self.channel = channel
-        self.loop: IOLoop = channel.loop
+        self.loop: Loop = channel.loop
         self.role = role
         self.options = options
         self.limits = limits
@@ -175,7 +176,7 @@ class Connection:
                 self.channel.room.notify_all()
             mark = self.channel.mark_locked()
         if mark:
-            self.loop.mark(self.channel)
+            self.loop.schedule(self.channel)
         return True
 
     def close(self, code: int = 1000, reason: str = "") -> None:

@@ -117,7 +117,7 @@ class Dispatcher:
                 self._channel.outbox.append_urgent(frame)
             mark = self._channel.mark_to_send_locked()
         if mark:
-            self._channel.loop.mark(self._channel)
+            self._channel.loop.schedule(self._channel)
 
     def _note_pong(self, pong: Pong) -> bool:
         """Whether it answers a ping of ours."""

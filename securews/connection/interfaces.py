@@ -1,65 +1,16 @@
 """What the parts of a connection ask of those around them.
 
-A channel runs on an `IOLoop` and gives its bytes to a `Consumer`. A connection is such a
-consumer, and tells an `Observer` what happens.
+A channel gives its bytes to a `Consumer`. A connection is such a consumer, and tells an `Observer`
+what happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from securews.connection.inbox import Message
-from securews.connection.relay import Relay
-from securews.ground.deadlines import Timers
 
-if TYPE_CHECKING:
-    from securews.connection.channel import Channel
-
-__all__ = ["Consumer", "IOLoop", "Observer"]
-
-
-class IOLoop:
-    """What a channel needs of its loop: `server/loop.py` has it, a floor above.
-
-    A base class and no Protocol: what is compiled calls it as C does.
-    """
-
-    __slots__ = ("now", "relay", "timers")
-
-    now: float
-    """Seconds on the monotonic clock, when the loop last looked."""
-    relay: Relay
-    """Wakes the threads that receive."""
-    timers: Timers
-
-    def mark(self, channel: Channel) -> None:
-        """Any thread: call `channel.turn()` soon, and wake the loop if it sleeps."""
-        raise NotImplementedError
-
-    def call_soon(self, callback: Callable[[], None]) -> bool:
-        """Any thread: call back on the loop's thread. False if the loop has ended."""
-        raise NotImplementedError
-
-    def watch(self, channel: Channel, *, read: bool, write: bool) -> None:
-        """Loop thread: wait for these; while neither is wanted, for the peer's end alone."""
-        raise NotImplementedError
-
-    def unwatch(self, channel: Channel) -> None:
-        """Loop thread: wait for nothing (another thread has the stream now)."""
-        raise NotImplementedError
-
-    def close_later(self, channel: Channel) -> None:
-        """Loop thread: close the descriptor at the end of this turn."""
-        raise NotImplementedError
-
-    def on_loop_thread(self) -> bool:
-        """Any thread: whether it is the loop's own."""
-        raise NotImplementedError
-
-    def on_io_thread(self) -> bool:
-        """Any thread: whether it is any loop's own: connections of others would wait with it."""
-        raise NotImplementedError
+__all__ = ["Consumer", "Observer"]
 
 
 class Consumer(Protocol):

@@ -12,8 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from securews.ground.deadlines import Timer, rounded_up
-from securews.ground.errors import ConnectionClosed
+from securews.common.deadlines import rounded_up
+from securews.common.errors import ConnectionClosed
+from securews.loop.timers import Timer
 
 if TYPE_CHECKING:
     from securews.connection.connection import Connection

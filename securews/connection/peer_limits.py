@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from securews.ground.deadlines import Timer, rounded_up
-from securews.ground.errors import ProtocolError
+from securews.common.deadlines import rounded_up
+from securews.common.errors import ProtocolError
+from securews.loop.timers import Timer
 
 if TYPE_CHECKING:
     from securews.connection.connection import Connection

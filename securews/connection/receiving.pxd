@@ -1,6 +1,6 @@
 from securews.connection.channel cimport Channel
 from securews.connection.inbox cimport Inbox
-from securews.ground.locks cimport Lock
+from securews.common.locks cimport Lock
 cdef class Receiving:
     cdef public object _changed, _connection, _receiver
     cdef public Channel _channel

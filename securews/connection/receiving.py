@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from securews.common.deadlines import Deadline
+from securews.common.locks import Lock
 from securews.connection.inbox import Inbox, Message
-from securews.ground.deadlines import Deadline
-from securews.ground.locks import Lock
 from securews.protocol.events import Pong
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Receiving:
         finally:
             self._channel.lock.release()
         if resume:
-            self._channel.loop.mark(self._channel)
+            self._channel.loop.schedule(self._channel)
         return found
 
     def look(self, find: Callable[[Inbox], _T]) -> _T:
@@ -143,7 +143,7 @@ class Receiving:
             found = find(self.inbox)
             resume = self._resume()
         if resume:
-            self._channel.loop.mark(self._channel)
+            self._channel.loop.schedule(self._channel)
         return found
 
     def wait_closed(self, timeout: float | None, *, discard: bool) -> bool:
@@ -156,7 +156,7 @@ class Receiving:
                 self.discard()
                 resume = self._channel.mark_locked()
         if resume:
-            self._channel.loop.mark(self._channel)
+            self._channel.loop.schedule(self._channel)
         with self._channel.lock:
             while not self._connection.ended:
                 if deadline.passed:

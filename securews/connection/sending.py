@@ -15,8 +15,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from securews.common.deadlines import Deadline
 from securews.connection.compressing import Compressing, SharedMessage
-from securews.ground.deadlines import Deadline
 from securews.protocol.deflate import Deflater
 from securews.protocol.frames import Opcode, encode_frame
 from securews.protocol.websocket import Role
@@ -118,7 +118,7 @@ class Sending:
         finally:
             channel.lock.release()
         if mark:
-            channel.loop.mark(channel)
+            channel.loop.schedule(channel)
 
     def offer(self, frame: bytes) -> bool:
         """Any thread: send an encoded message without waiting. False if it was dropped.
@@ -138,7 +138,7 @@ class Sending:
         finally:
             channel.lock.release()
         if mark:
-            channel.loop.mark(channel)
+            channel.loop.schedule(channel)
         if slow and not self._drop:
             self._connection.start_close(1013, "too slow", discard=True)
             raise self._connection.closed_error()
@@ -194,7 +194,7 @@ class Sending:
                     channel.room.notify_all()
             mark = channel.mark_to_send_locked()
         if mark:
-            channel.loop.mark(channel)
+            channel.loop.schedule(channel)
         if on_loop:
             self.flush_early()
 
@@ -247,7 +247,7 @@ class Sending:
                 channel.outbox.append(frame)
             mark = channel.mark_to_send_locked()
         if mark:
-            channel.loop.mark(channel)
+            channel.loop.schedule(channel)
 
     def wait_for_streams(self) -> None:
         """Wait until no message stream is open; raises as `begin_stream`."""

@@ -1,4 +1,4 @@
-"""Floor 1a: HTTP opening and WebSocket without I/O. Bytes in, events out; messages in, bytes out.
+"""Floor 1: HTTP opening and WebSocket without I/O. Bytes in, events out; messages in, bytes out.
 
-Imports only the ground, and nothing that waits or does I/O (socket, ssl, threading, time).
+Imports only `common`, and nothing that waits or does I/O (socket, ssl, threading, time).
 """

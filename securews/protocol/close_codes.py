@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 
 __all__ = [
     "MAX_REASON_BYTES",

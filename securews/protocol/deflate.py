@@ -14,7 +14,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 
 __all__ = ["Deflate", "Deflater", "Inflater", "compressed_bound"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from securews.ground.options import Compression
+from securews.common.options import Compression
 from securews.protocol.deflate import Deflate
 from securews.protocol.extensions import Extension, format_extension, parse_extensions
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 
 __all__ = ["Close", "Event", "Failure", "Ping", "Pong"]
 

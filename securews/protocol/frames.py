@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.codec import RSV1, apply_mask, encode_frame
 
 __all__ = ["FrameHeader", "Opcode", "apply_mask", "encode_frame", "read_header"]

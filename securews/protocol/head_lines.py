@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from securews.ground.errors import Reject
-from securews.ground.headers import Headers
-from securews.ground.options import Limits
+from securews.common.errors import Reject
+from securews.common.headers import Headers
+from securews.common.options import Limits
 
 __all__ = ["TOKEN", "HeadLines", "headers_of", "refusal"]
 

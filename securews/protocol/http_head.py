@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import h11
 
-from securews.ground.errors import Reject
-from securews.ground.headers import Headers
-from securews.ground.options import Limits
+from securews.common.errors import Reject
+from securews.common.headers import Headers
+from securews.common.options import Limits
 from securews.protocol.authority import DEFAULT_PORTS, split_authority
 from securews.protocol.head_lines import TOKEN, HeadLines, headers_of, refusal
 from securews.protocol.request_target import RequestTarget, split_target

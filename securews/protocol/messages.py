@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 from sys import getsizeof
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.deflate import Inflater, compressed_bound
 from securews.protocol.frames import FrameHeader, Opcode
 

@@ -11,8 +11,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from securews.ground.errors import Response, phrase
-from securews.ground.headers import Headers
+from securews.common.errors import Response, phrase
+from securews.common.headers import Headers
 from securews.protocol.head_lines import refusal
 from securews.protocol.http_head import RequestHead
 

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import h11
 
-from securews.ground.errors import HandshakeError, Reject, phrase, printable
-from securews.ground.headers import Headers
-from securews.ground.options import Limits
+from securews.common.errors import HandshakeError, Reject, phrase, printable
+from securews.common.headers import Headers
+from securews.common.options import Limits
 from securews.protocol.deflate import Deflate
 from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.head_lines import HeadLines, headers_of, refusal

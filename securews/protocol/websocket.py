@@ -26,7 +26,7 @@ import os
 from collections.abc import Callable
 from sys import getsizeof, maxsize
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.close_codes import encode_close_payload, parse_close_payload
 from securews.protocol.closing import Act, ClosingState, require_may_send, state_after
 from securews.protocol.codec import apply_mask, take_messages

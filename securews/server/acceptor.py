@@ -12,8 +12,8 @@ import logging
 import os
 import socket
 
+from securews.common.errors import Reject
 from securews.connection.channel import Channel
-from securews.ground.errors import Reject
 from securews.protocol.opening import encode_response
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread

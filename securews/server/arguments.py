@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from securews.application.handlers import WebSocketHandler
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
+from securews.handlers.handler import WebSocketHandler
 from securews.transport.socket_handler import SocketHandler
 
 __all__ = ["check_arguments", "check_order"]

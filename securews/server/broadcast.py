@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from securews.application.communicator import Communicator
-from securews.application.messages import BytesLike, encode_message
+from securews.common.errors import ConnectionClosed
 from securews.connection.compressing import SharedMessage
-from securews.ground.errors import ConnectionClosed
+from securews.handlers.communicator import Communicator
+from securews.handlers.messages import BytesLike, encode_message
 
 __all__ = ["broadcast", "chosen"]
 

@@ -7,9 +7,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from securews.application.server_interface import Server
-from securews.ground.errors import printable
-from securews.ground.options import AcceptingMethod, ServerOptions
+from securews.common.errors import printable
+from securews.common.options import AcceptingMethod, ServerOptions
+from securews.handlers.server_interface import Server
 from securews.server.admission import Admission
 from securews.server.handshakes import HandshakeWorkers
 from securews.server.io_threads import IOThreads

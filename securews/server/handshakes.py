@@ -13,8 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from securews.ground.errors import HandshakeError
-from securews.server.loop import Loop
+from securews.common.errors import HandshakeError
+from securews.loop.loop import Loop
 from securews.transport.socket_handler import SocketStream, Want
 
 __all__ = ["HandshakeWorkers"]

@@ -12,11 +12,11 @@ import sysconfig
 import threading
 from collections.abc import Callable
 
+from securews.common.errors import ConfigurationError
+from securews.common.interpreter import gil_enabled
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
-from securews.ground.errors import ConfigurationError
-from securews.ground.interpreter import gil_enabled
-from securews.server.loop import Loop
+from securews.loop.loop import Loop
 
 __all__ = ["IOThread", "IOThreads", "check_io_threads"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.socket_handler import SocketAddress, is_loopback
 
 __all__ = [

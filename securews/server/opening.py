@@ -18,12 +18,12 @@ import logging
 import threading
 from functools import partial
 
-from securews.application.handlers import ThreadedWebSocketHandler
-from securews.application.request import FORM_LIMIT, Request
+from securews.common.errors import HandshakeError, Reject, Response
+from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
-from securews.ground.deadlines import Timer
-from securews.ground.errors import HandshakeError, Reject, Response
-from securews.ground.headers import Headers
+from securews.handlers.handler import ThreadedWebSocketHandler
+from securews.handlers.request import FORM_LIMIT, Request
+from securews.loop.timers import Timer
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import CONTINUE, encode_response, wants_websocket
 from securews.server import pages

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from securews.application.callables import check_callable, name_of
-from securews.application.origins import origin_allowed
-from securews.application.request import Request
-from securews.ground.errors import ConfigurationError, Reject, Response, printable
+from securews.common.errors import ConfigurationError, Reject, Response, printable
+from securews.handlers.callables import check_callable, name_of
+from securews.handlers.origins import origin_allowed
+from securews.handlers.request import Request
 from securews.server.router import Page, PageFunction
 
 __all__ = ["answer", "check_page_request", "make_page"]

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from securews.application.handlers import (
+from securews.common.errors import ConfigurationError, Response
+from securews.common.options import ConnectionOptions
+from securews.handlers.handler import (
     AcceptFunction,
     EventWebSocketHandler,
     WebSocketHandler,
 )
-from securews.application.origins import AllowedOrigins
-from securews.application.request import Request
-from securews.ground.errors import ConfigurationError, Response
-from securews.ground.options import ConnectionOptions
+from securews.handlers.origins import AllowedOrigins
+from securews.handlers.request import Request
 from securews.protocol.authority import split_authority
 
 __all__ = ["Page", "PageFunction", "Route", "Router", "check_path"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from securews.application.handlers import AcceptFunction, WebSocketHandler, check_accept
-from securews.application.origins import AnyOrigin, check_origins
-from securews.ground.errors import ConfigurationError
-from securews.ground.options import ConnectionOptions, check_names, field_names, replaced
+from securews.common.errors import ConfigurationError
+from securews.common.options import ConnectionOptions, check_names, field_names, replaced
+from securews.handlers.handler import AcceptFunction, WebSocketHandler, check_accept
+from securews.handlers.origins import AnyOrigin, check_origins
 from securews.server.router import Route
 
 __all__ = ["make_route"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 
-from securews.application.handlers import AcceptFunction, HandlerFunction, WebSocketHandler
-from securews.application.origins import AnyOrigin
-from securews.ground.errors import ConfigurationError
-from securews.ground.options import (
+from securews.common.errors import ConfigurationError
+from securews.common.options import (
     ConnectionOptions,
     ServerOptions,
     check_names,
     field_names,
 )
+from securews.handlers.handler import AcceptFunction, HandlerFunction, WebSocketHandler
+from securews.handlers.origins import AnyOrigin
 from securews.server.arguments import check_order
 from securews.server.listener import exposed_host
 from securews.server.server import Option, WebSocketServer

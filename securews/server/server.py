@@ -14,22 +14,22 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from securews.application.communicator import Communicator
-from securews.application.handlers import (
+from securews.common.errors import ConfigurationError
+from securews.common.options import AcceptingMethod, split_options
+from securews.handlers.communicator import Communicator
+from securews.handlers.handler import (
     AcceptFunction,
     HandlerFunction,
     WebSocketHandler,
     as_handler,
 )
-from securews.application.messages import BytesLike
-from securews.application.origins import AnyOrigin
-from securews.ground.errors import ConfigurationError
-from securews.ground.options import AcceptingMethod, split_options
+from securews.handlers.messages import BytesLike
+from securews.handlers.origins import AnyOrigin
 from securews.protocol.close_codes import encode_close_payload
 from securews.server import broadcast, listener, pages
 from securews.server.acceptor import Acceptor
 from securews.server.arguments import check_arguments
-from securews.server.certificates import CertificateCare, check_revalidation
+from securews.server.certificate_care import CertificateCare, check_revalidation
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
 from securews.server.io_threads import check_io_threads
@@ -45,7 +45,7 @@ __all__ = ["WebSocketServer"]
 log = logging.getLogger("securews.server")
 
 Option: TypeAlias = object
-"""A value of an option in ground/options.py; checked there."""
+"""A value of an option in common/options.py; checked there."""
 
 
 class State(enum.Enum):

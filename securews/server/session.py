@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from securews.application.communicator import Communicator
-from securews.application.handlers import (
+from securews.common.errors import ConnectionClosed
+from securews.connection.connection import Connection
+from securews.connection.inbox import Message
+from securews.handlers.communicator import Communicator
+from securews.handlers.handler import (
     EventWebSocketHandler,
     WebSocketHandler,
     handler_name,
 )
-from securews.connection.connection import Connection
-from securews.connection.inbox import Message
-from securews.ground.errors import ConnectionClosed
 
 __all__ = ["Session"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from securews.server.loop import Loop
+from securews.loop.loop import Loop
 
 __all__ = ["signals_handled"]
 

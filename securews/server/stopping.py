@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from securews.application.handlers import handler_name
-from securews.ground.deadlines import Timer
+from securews.handlers.handler import handler_name
+from securews.loop.timers import Timer
 from securews.server.core import Core
 from securews.server.io_threads import IOThread
 from securews.server.opening import Opening

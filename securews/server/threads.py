@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from securews.server.loop import Loop
+from securews.loop.loop import Loop
 
 __all__ = ["AcceptingThreads", "Job", "NewThreads", "Pool", "RequestGate", "SerialThread"]
 

@@ -7,10 +7,10 @@ import logging
 import os
 import shlex
 import ssl
-from pathlib import Path
 from typing import Final, TypeAlias
 
-from securews.ground.errors import ConfigurationError
+from securews.certificates.directory import development_directory
+from securews.common.errors import ConfigurationError
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketHandler, is_loopback
 from securews.transport.tls import TLSSocketHandler
@@ -21,7 +21,6 @@ __all__ = [
     "TLSChoice",
     "checked_socket_handler",
     "choose_socket_handler",
-    "development_directory",
 ]
 
 log = logging.getLogger("securews.server")
@@ -48,11 +47,6 @@ TLSChoice: TypeAlias = (
 )
 
 COMMAND = "securews gen-dev-certs"
-
-
-def development_directory() -> Path:
-    """Where development certificates are looked for: $SECUREWS_CERTS or ./certs."""
-    return Path(os.environ.get("SECUREWS_CERTS") or "certs")
 
 
 def choose_socket_handler(tls: TLSChoice, host: str | None, *, insecure: bool) -> SocketHandler:

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
-from securews.application.handlers import handler_name
-from securews.application.origins import origin_allowed
-from securews.application.request import Request
+from securews.common.errors import Reject, printable
+from securews.common.headers import Headers
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.connection import Connection
-from securews.ground.errors import Reject, printable
-from securews.ground.headers import Headers
+from securews.handlers.handler import handler_name
+from securews.handlers.origins import origin_allowed
+from securews.handlers.request import Request
 from securews.protocol.deflate_negotiation import accept_offer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_101

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from securews.application.communicator import Communicator
-from securews.application.handlers import AcceptFunction, HandlerFunction, WebSocketHandler
-from securews.application.origins import AnyOrigin
-from securews.batteries.dev_certificates import ensure_certificates
-from securews.ground.headers import HeaderSource
-from securews.server.client import ClientTLS, connect
+from securews.certificates.dev_certificates import ensure_certificates
+from securews.client.connect import ClientTLS, connect
+from securews.common.headers import HeaderSource
+from securews.handlers.communicator import Communicator
+from securews.handlers.handler import AcceptFunction, HandlerFunction, WebSocketHandler
+from securews.handlers.origins import AnyOrigin
 from securews.server.server import WebSocketServer
 from securews.transport.key_files import CertificateFiles
 from securews.transport.mutual_tls import MutualTLSSocketHandler

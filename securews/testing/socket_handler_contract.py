@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.transport.socket_handler import (
     MAX_SEND,
     SocketHandler,

@@ -1,1 +1,1 @@
-"""Floor 1b: sockets and TLS. Knows no WebSocket."""
+"""Floor 1: sockets and TLS. Knows no WebSocket."""

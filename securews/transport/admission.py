@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
-from securews.ground.errors import ConfigurationError, HandshakeError, printable
+from securews.common.errors import ConfigurationError, HandshakeError, printable
 from securews.transport.revocation import RevocationLists
 from securews.transport.tls_info import ClientCertificate, TLSInfo
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeAlias
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.tls_errors import reason, reason_code
 
 __all__ = [

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
 from securews.transport.admission import Admission, Authorize, allow_list
 from securews.transport.key_files import CertificateFiles, StrPath, load_trust
 from securews.transport.revocation import RevocationLists

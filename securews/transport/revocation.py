@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.key_files import StrPath, read_file
 from securews.transport.tls_info import ClientCertificate
 

@@ -14,7 +14,7 @@ import ipaddress
 import socket
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.transport.tls_info import TLSInfo
 
 __all__ = [

@@ -23,14 +23,14 @@ from __future__ import annotations
 import socket
 from typing import NoReturn
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
+from securews.common.syscalls import receive, send
 from securews.transport.socket_handler import (
     MAX_SEND,
     PlainHTTPError,
     SocketAddress,
     Want,
 )
-from securews.transport.syscalls import receive, send
 from securews.transport.tls_info import TLSInfo
 
 __all__ = ["PlainTransform", "Transform", "TransformStream"]

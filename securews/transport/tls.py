@@ -15,7 +15,7 @@ from typing import Literal
 
 from cryptography import x509
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.admission import Admission
 from securews.transport.key_files import (
     CertificateFiles,

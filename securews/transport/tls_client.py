@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.key_files import (
     CertificateFiles,
     StrPath,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.tls_errors import reason, reason_code
 from securews.transport.tls_transform import HTTP_1_1
 

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from securews.ground.errors import HandshakeError, printable
+from securews.common.errors import HandshakeError, printable
 from securews.transport.client_hello import (
     NO_APPLICATION_PROTOCOL,
     UNRECOGNIZED_NAME,

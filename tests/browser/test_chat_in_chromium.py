@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 import securews
 from examples.chat.users import Users
-from securews.batteries.dev_certificates import ensure_certificates
+from securews.certificates.dev_certificates import ensure_certificates
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "test-artifacts"

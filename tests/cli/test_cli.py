@@ -22,7 +22,7 @@ import securews
 from securews.cli import option_flags
 from securews.cli.main import main
 from securews.cli.parsing import OneLineParser, UsageError
-from securews.ground.options import AcceptingMethod, ConnectionOptions, ServerOptions
+from securews.common.options import AcceptingMethod, ConnectionOptions, ServerOptions
 
 ROOT = Path(securews.__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

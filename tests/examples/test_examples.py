@@ -44,7 +44,7 @@ def test_a_line_is_broadcast_to_all():
 
 
 def test_known_devices_report_and_another_one_of_the_same_ca_is_refused(tmp_path, capsys):
-    from securews.batteries.dev_certificates import ensure_certificates
+    from securews.certificates.dev_certificates import ensure_certificates
 
     ensure_certificates(tmp_path, clients=["pump-1", "pump-9"])
     tls = mutual_tls.only_pumps(tmp_path)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from fuzz_input import FuzzInput
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
 from securews.transport.client_hello import MAX_HELLO, MAX_RECORD, ClientHelloReader
 from securews.transport.socket_handler import PlainHTTPError
 from securews.transport.tls import ServerContexts

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from fuzz_input import FuzzInput
 
-from securews.application.origins import origin_allowed
-from securews.application.request import Request
-from securews.ground.errors import Reject
-from securews.ground.options import Limits
+from securews.common.errors import Reject
+from securews.common.options import Limits
+from securews.handlers.origins import origin_allowed
+from securews.handlers.request import Request
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import check_upgrade, encode_101, encode_response, wants_websocket
 

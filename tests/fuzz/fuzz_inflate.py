@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from fuzz_input import FuzzInput
 
-from securews.ground.options import Compression
+from securews.common.options import Compression
 from securews.protocol.deflate import Deflate
 from securews.protocol.deflate_negotiation import DeflateOffer, accept_offer
 from securews.protocol.events import Failure

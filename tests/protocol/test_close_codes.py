@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.close_codes import (
     MAX_REASON_BYTES,
     CloseCode,

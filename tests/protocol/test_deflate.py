@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.deflate import (
     MAX_FINAL_BLOCKS,
     Deflate,

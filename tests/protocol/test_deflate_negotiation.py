@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from securews.ground.options import Compression
+from securews.common.options import Compression
 from securews.protocol.deflate_negotiation import DeflateOffer, accept_offer
 
 LARGE = Compression(server_window_bits=15, client_window_bits=15)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol.codec import take_messages
 from securews.protocol.frames import FrameHeader, Opcode, apply_mask, encode_frame, read_header
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import Reject
-from securews.ground.options import Limits
+from securews.common.errors import Reject
+from securews.common.options import Limits
 from securews.protocol.http_head import RequestHead, RequestParser
 
 HOST = b"Host: example.com\r\n"

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import Reject, Response
-from securews.ground.headers import Headers
-from securews.ground.options import Limits
+from securews.common.errors import Reject, Response
+from securews.common.headers import Headers
+from securews.common.options import Limits
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import (
     CONTINUE,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import HandshakeError, Reject, Response
-from securews.ground.headers import Headers
-from securews.ground.options import Compression, Limits
+from securews.common.errors import HandshakeError, Reject, Response
+from securews.common.headers import Headers
+from securews.common.options import Compression, Limits
 from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.http_head import RequestParser
 from securews.protocol.opening import check_upgrade, encode_101, encode_response

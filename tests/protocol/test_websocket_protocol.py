@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securews.ground.errors import ProtocolError
+from securews.common.errors import ProtocolError
 from securews.protocol import websocket
 from securews.protocol.closing import ClosingState
 from securews.protocol.events import Close, Failure, Ping, Pong

@@ -10,7 +10,7 @@ from support import TIMEOUT, Happened, RawClient, errors_in, eventually, thread_
 
 import securews
 from securews import ConfigurationError
-from securews.ground import interpreter
+from securews.common import interpreter
 from securews.protocol.frames import Opcode
 from securews.server import io_threads
 

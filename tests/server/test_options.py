@@ -13,7 +13,7 @@ from support import TIMEOUT, Certificates, Happened, RawClient, eventually, mask
 
 import securews
 from securews import AcceptingMethod, Limits
-from securews.ground.options import ConnectionOptions, ServerOptions
+from securews.common.options import ConnectionOptions, ServerOptions
 from securews.protocol.frames import Opcode
 from securews.transport.stream import PlainTransform, TransformStream
 

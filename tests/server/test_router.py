@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from securews.application.handlers import FunctionHandler
-from securews.ground.errors import ConfigurationError
-from securews.ground.options import ConnectionOptions
+from securews.common.errors import ConfigurationError
+from securews.common.options import ConnectionOptions
+from securews.handlers.handler import FunctionHandler
 from securews.server.pages import make_page
 from securews.server.router import Route, Router
 from securews.server.routes import make_route

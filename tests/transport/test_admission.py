@@ -3,7 +3,7 @@ import hashlib
 
 import pytest
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.transport.admission import Admission, allow_list
 from securews.transport.tls_info import ClientCertificate, TLSInfo
 

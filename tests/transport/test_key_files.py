@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from transport_helpers import DAY, NOW, Files, private_file
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.key_files import (
     DEVELOPMENT_CA_ORGANIZATION,
     KeyFiles,

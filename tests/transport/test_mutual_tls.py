@@ -7,7 +7,7 @@ from cryptography import x509
 from test_tls import Session
 from transport_helpers import CLIENT, DAY, NOW, SERVER, Files
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.transport import admission
 from securews.transport.mutual_tls import MutualTLSSocketHandler
 

@@ -1,7 +1,7 @@
 import pytest
 
 from examples.proxy_protocol import ProxyProtocolHandler, parse
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.testing.socket_handler_contract import receive, shake_hands, tcp_sockets, wait
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import Want

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.renewal import CONTEXT_LIFETIME, Renewed
 
 

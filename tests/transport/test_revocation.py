@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from transport_helpers import DAY, NOW, Files, private_file
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport import revocation
 from securews.transport.revocation import RevocationLists
 from securews.transport.tls_info import ClientCertificate

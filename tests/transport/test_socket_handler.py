@@ -1,6 +1,6 @@
 import pytest
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketHandler, is_loopback
 from securews.transport.stream import PlainTransform, TransformStream

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
 from securews.testing.socket_handler_contract import (
     finish,
     receive,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transport_helpers import DAY, NOW, Files, private_file
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.testing.socket_handler_contract import receive, shake_hands, tcp_sockets
 from securews.transport.key_files import DEVELOPMENT_CA_ORGANIZATION
 from securews.transport.socket_handler import Want

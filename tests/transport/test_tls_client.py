@@ -3,7 +3,7 @@ import ssl
 import pytest
 from transport_helpers import Files
 
-from securews.ground.errors import ConfigurationError, HandshakeError
+from securews.common.errors import ConfigurationError, HandshakeError
 from securews.testing.socket_handler_contract import receive, shake_hands, tcp_sockets
 from securews.transport.mutual_tls import MutualTLSSocketHandler
 from securews.transport.socket_handler import TLSError

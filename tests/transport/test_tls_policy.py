@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from securews.ground.errors import ConfigurationError
+from securews.common.errors import ConfigurationError
 from securews.transport import tls_policy
 from securews.transport.tls_policy import (
     CIPHERS,

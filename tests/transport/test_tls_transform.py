@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transport_helpers import join, server_transform
 
-from securews.ground.errors import HandshakeError
+from securews.common.errors import HandshakeError
 from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
 from securews.transport.tls_policy import server_context
 from securews.transport.tls_transform import PIECE, TLSTransform

@@ -1,0 +1,3 @@
+cdef class Deadline:
+    cdef public object _when
+    cpdef remaining(self)

@@ -1,0 +1,1 @@
+"""Floor 3: what users subclass and hold. Handlers, Communicator, Request."""
