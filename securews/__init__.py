@@ -29,8 +29,8 @@ from securews.common.errors import (
 from securews.common.headers import Headers
 from securews.common.options import AcceptingMethod, Compression, Limits
 from securews.common.version import __version__
-from securews.connection.keepalive import PingWaiter
 from securews.connection.message_stream import MessageStream, MessageType
+from securews.connection.pings import PingWaiter
 from securews.handlers.authorization import Authorization
 from securews.handlers.communicator import Communicator
 from securews.handlers.handler import (

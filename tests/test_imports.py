@@ -267,7 +267,7 @@ def test_securews_pure_leaves_the_first_word_to_finders_that_stand_before():
         "        self.asked.add(name)\n"
         "sys.meta_path.insert(0, First())\n"
         "import securews\n"
-        "assert 'securews.protocol.websocket' in First.asked"
+        "assert 'securews.protocol.parser' in First.asked"
     )
     environment = os.environ | {"SECUREWS_PURE": "1"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)

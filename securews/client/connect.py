@@ -31,14 +31,14 @@ from securews.common.options import (
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.connection import Connection
-from securews.connection.inbox import Message
+from securews.connection.interfaces import Message
 from securews.handlers.communicator import Communicator
 from securews.handlers.request import Request
 from securews.loop.loop import Loop
 from securews.protocol.deflate_negotiation import DeflateOffer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening_client import ResponseParser, build_request, new_key
-from securews.protocol.websocket import Role
+from securews.protocol.parser import Role
 from securews.transport.key_files import CertificateFiles
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketHandler, SocketStream, Want, is_loopback
@@ -282,6 +282,10 @@ class _ClientObserver:
         """It is over."""
         self._ws._tell_closed()
 
+    def callback_name(self) -> str:
+        """What the log calls the callback that runs."""
+        return f"{self._ws!r}.on_receive_message"
+
 
 def _start(
     stream: SocketStream,
@@ -308,7 +312,5 @@ def _start(
     ws = Communicator(connection, request)
     ws._attach(None, subprotocol)
     observer = _ClientObserver(ws)
-    channel.consumer = connection
-    connection.observer = observer
     loop.call_soon(partial(connection.start, observer, parser.leftover))
     return ws

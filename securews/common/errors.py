@@ -164,3 +164,18 @@ def phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Status"
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The error itself, without the frames that it passed through, and those of its causes.
+
+    Frames refer to everything that was at work. Whoever keeps an error keeps all of that, and if
+    the error belongs to what was at work, nothing of it is freed before a garbage collector runs.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

@@ -1,97 +1,112 @@
-"""What one server holds for all its peers together: queues, outboxes, unfinished messages.
+"""What one server holds for all its peers together: queues, unfinished messages, what waits.
 
-Each connection has bounds of its own; a thousand of them filled at once would still be more than
-a machine has. While the sum is over its limit, connections that hold more than their even share
-are not read from; of those whose peers take nothing the one with the fullest outbox is closed,
-and so is one whose unfinished message alone is more than its share. Who holds little notices
-nothing.
+Each connection has bounds of its own; a thousand of them filled at once would still be more than a
+machine has. Two things keep the sum under the limit, and each follows from what is held alone:
+
+- Who holds more than half of what is still free, and more than half of an even share, is not read
+  from until its handler or its peer has taken something. An unfinished message does not count here:
+  without reading it would never be complete.
+- Over the limit room is made: first unread messages are dropped whose peers are gone, then who
+  holds most is closed, of whatever kind that is, until the rest fits. Who holds most holds more
+  than an even share, so who holds little notices nothing.
+
+The budget returns what is to be done and calls nobody.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+import enum
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
 
-from securews.common.errors import ProtocolError
+__all__ = ["Budget", "Verdict"]
 
-if TYPE_CHECKING:
-    from securews.connection.connection import Connection
+RELIEF = 0.5
+"""Of the mark at which it was paused: who holds less than this share of it is read from again."""
 
-__all__ = ["Budget"]
-
-log = logging.getLogger("securews.server")
-
-SLOW = "and of the peers that take nothing it has the fullest outbox"
-LONG = "and its unfinished message is longer than its share"
-
-RELIEF = 0.9
-"""Of the limit: below this share those that were not read from are read from again."""
+H = TypeVar("H", bound=Hashable)
 
 
-class Budget:
+class Verdict(enum.Enum):
+    """What is to be done with a holder."""
+
+    PAUSE = "do not read from it"
+    RESUME = "read from it again"
+    DROP = "drop its unread messages: its peer is gone"
+    CLOSE = "close it with 1013: it holds most"
+
+
+class Budget(Generic[H]):
     """Bytes that the connections of one loop hold. Loop thread only.
 
     Args:
         limit: bytes; None is no limit.
     """
 
-    __slots__ = ("_curbed", "_held", "_limit", "total")
+    __slots__ = ("_condemned", "_gone", "_held", "_limit", "_paused", "total")
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._held: dict[Connection, int] = {}
-        self._curbed: set[Connection] = set()
+        self._held: dict[H, int] = {}
+        self._gone: set[H] = set()
+        self._paused: dict[H, float] = {}
+        self._condemned: dict[H, int] = {}
         self.total = 0
 
-    def account(self, connection: Connection, held: int) -> None:
-        """`connection` holds so much now; 0 at its end."""
+    def account(
+        self, holder: H, held: int, *, movable: int = 0, gone: bool = False
+    ) -> list[tuple[H, Verdict]]:
+        """Note what a connection holds now, 0 at its end; what is to be done, in this order.
+
+        Args:
+            holder: the connection.
+            held: bytes, all kinds together.
+            movable: of these, what its handler or its peer can take while we do not read.
+            gone: its peer is gone: only unread messages are left.
+        """
         if self._limit is None:
-            return
-        self.total += held - self._held.get(connection, 0)
+            return []
+        self.total += held - self._held.get(holder, 0)
+        self._condemned.pop(holder, None)
         if held:
-            self._held[connection] = held
+            self._held[holder] = held
         else:
-            self._held.pop(connection, None)
-            if connection in self._curbed:  # it holds nothing: whatever the sum, read from it
-                self._curbed.remove(connection)
-                connection.channel.mark()
+            self._held.pop(holder, None)
+        if gone and held:
+            self._gone.add(holder)
+        else:
+            self._gone.discard(holder)
+        verdicts = self._pause_or_resume(holder, 0 if gone else movable)
         if self.total > self._limit:
-            self._curb(connection, held)
-        elif self._curbed and self.total < RELIEF * self._limit:
-            relieved, self._curbed = self._curbed, set()
-            for each in relieved:
-                each.channel.mark()
+            verdicts += self._make_room(self._limit)
+        return verdicts
 
-    @property
-    def short(self) -> bool:
-        """Whether somebody is not read from, so that every message that is taken matters."""
-        return bool(self._curbed)
-
-    def curbs(self, connection: Connection) -> bool:
-        """Whether this connection is not to be read from at present."""
-        return connection in self._curbed
-
-    def _ask_everybody(self) -> None:
-        """What handlers took since their connection's last turn was not accounted yet."""
-        for each in self._held:
-            each.receiving.curbed = True
-            each.channel.mark()
-
-    def _curb(self, connection: Connection, held: int) -> None:
-        """Over the limit: stop who holds more than its share, and close one if that frees any."""
+    def _pause_or_resume(self, holder: H, movable: int) -> list[tuple[H, Verdict]]:
         assert self._limit is not None
-        share = self._limit / len(self._held)
-        if held > share:
-            if not self._curbed:
-                self._ask_everybody()
-            self._curbed.add(connection)
-            connection.channel.mark()
-        slow = [c for c in self._held if c.channel.blocked and not c.closing]
-        if slow:
-            fullest = max(slow, key=lambda c: c.channel.outbox.size)
-            log.warning("%s: closed with 1013: max_buffered is reached, %s", fullest.name, SLOW)
-            fullest.start_close(1013, "too slow", discard=True)
-        elif connection.protocol.unfinished > share and not connection.closing:
-            # It is not read from, so its message would never be complete, nor its memory free.
-            log.warning("%s: closed with 1013: max_buffered is reached, %s", connection.name, LONG)
-            connection.fail(ProtocolError("the server is full; try again later", 1013))
+        mark = self._paused.get(holder)
+        if mark is not None:
+            if movable > RELIEF * mark:
+                return []
+            del self._paused[holder]
+            return [(holder, Verdict.RESUME)]
+        mark = max(self._limit - self.total, self._limit / max(1, len(self._held))) / 2
+        if movable <= mark:
+            return []
+        self._paused[holder] = mark
+        return [(holder, Verdict.PAUSE)]
+
+    def _make_room(self, limit: int) -> list[tuple[H, Verdict]]:
+        verdicts = []
+        excess = self.total - sum(self._condemned.values()) - limit
+        while excess > 0:
+            most = self._who_holds_most(self._gone) or self._who_holds_most(self._held)
+            if most is None:
+                break
+            self._condemned[most] = self._held[most]
+            excess -= self._held[most]
+            verdicts.append((most, Verdict.DROP if most in self._gone else Verdict.CLOSE))
+        return verdicts
+
+    def _who_holds_most(self, holders: Iterable[H]) -> H | None:
+        alive = [holder for holder in holders if holder not in self._condemned]
+        return max(alive, key=self._held.__getitem__, default=None)

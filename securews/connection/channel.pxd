@@ -1,22 +1,16 @@
+from securews.connection.interfaces cimport Consumer
 from securews.loop.loop cimport Loop, Owner
-from securews.connection.outbox cimport Outbox
-from securews.common.locks cimport Lock
 
 cdef class Channel(Owner):
-    cdef public object _abort_error, _phase_timer, _released, _watched, _write_timer, consumer, room, stream, write_timeout, phase
-    cdef public bint _aborted, _asked, _blocked, _marked, _reading, _was_blocked
-    cdef public double _blocked_at, _idle_since, received_at
-    cdef public Py_ssize_t _drain_left, _idle_reads
+    cdef public object _released, _watched, _write_timer, _phase_timer, stream, write_timeout, phase
+    cdef public bint _blocked, _continuing, _reading, _was_blocked
+    cdef public double _idle_since, blocked_at, received_at
+    cdef public Py_ssize_t _drain_left, _idle_reads, _in_kernel
+    cdef public Consumer consumer
     cdef public Loop loop
-    cdef public Lock lock
-    cdef public Outbox outbox
-    cpdef bint mark_locked(self)
-    cpdef bint mark_to_send_locked(self)
-    cpdef on_ready(self, long mask)
-    cpdef turn(self)
+    cpdef continue_later(self)
     cpdef flush(self)
-    cpdef flush_early(self)
+    cpdef flush_in_callback(self)
     cdef bint _send_waiting(self) except -1
-    cdef _read_once(self)
+    cdef _all_sent(self)
     cdef _read(self)
-    cdef _flushed(self)

@@ -2,17 +2,18 @@
 
 Theory of operation
 -------------------
-A channel belongs to the thread of its loop. Every method runs there, except `mark` and `abort`,
-which any thread may call; the outbox is shared, under `lock`. No lock is held over a system
-call: `flush` takes up to 68 KiB of frames under the lock, then encrypts and sends them without
-it. Encrypting and sending are one step of one thread, so TLS records leave in the order in which
-they were made. What runs for every message says `acquire` and `release`: compiled, a `with`
-statement costs four times as much.
+A channel belongs to the thread of its loop, and every method runs there. It has no lock and no
+queue: what is to be sent it takes from its consumer, piece by piece. Encrypting and sending are one
+step of one thread, so TLS records leave in the order in which they were made.
 
 The phases follow the closing table of the design: OPEN -> FINISHING (what waits is sent) ->
 DRAINING (close_notify and FIN are out; what comes is read and thrown away) -> CLOSED. A close()
 with unread input would make the kernel reset the connection, and the reset can destroy what the
 peer has not read yet (RFC 1122, 4.2.2.13): hence DRAINING, at most 2 s and 256 KiB.
+
+A peer is judged by what the kernel has passed on to it, not by when the socket has room again:
+the kernel says so only when a third of its buffer is free, and a steady reader at 5 kB/s takes
+minutes for that (`progress.py`).
 
 The descriptor is closed at the end of the loop's turn, never in the middle of one: its number
 could be given to a new connection while events of the old one are still in hand.
@@ -21,24 +22,25 @@ could be given to a new connection while events of the old one are still in hand
 from __future__ import annotations
 
 import enum
-import threading
 from collections.abc import Callable
 
-from securews.common.locks import Lock
+from securews.common.errors import without_frames
 from securews.connection.interfaces import Consumer
-from securews.connection.outbox import Outbox
+from securews.connection.progress import bytes_in_kernel
 from securews.loop.loop import Loop, Owner
 from securews.loop.poller import HANGUP, READABLE, WRITABLE
 from securews.loop.timers import Timer
 from securews.transport.socket_handler import MAX_SEND, SocketStream, Want
 
-__all__ = ["Channel", "Phase"]
+__all__ = ["MIN_PROGRESS", "Channel", "Phase"]
 
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
 IDLE_READS = 1000
 IDLE_READS_SECONDS = 10.0
 """So many reads in a row that yield ciphertext but no plaintext, within these seconds: a flood."""
+MIN_PROGRESS = 1024
+"""Bytes that a peer whose socket is full has to take in each `write_timeout`."""
 
 
 class Phase(enum.IntEnum):
@@ -55,32 +57,45 @@ OPEN, FINISHING, DRAINING, CLOSED = Phase
 WANT_WRITE = Want.WRITE
 
 
+class _Nobody(Consumer):
+    """The consumer of a channel that is over."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Throw it away."""
+
+    def end_received(self) -> None:
+        """Throw it away."""
+
+    def lost(self, error: Exception | None) -> None:
+        """Nobody minds."""
+
+
+NOBODY = _Nobody()
+
+
 class Channel(Owner):
-    """One SocketStream on one loop."""
+    """One SocketStream on one loop. Loop thread only."""
 
     __slots__ = (
-        "_abort_error",
-        "_aborted",
-        "_asked",
         "_blocked",
-        "_blocked_at",
+        "_continuing",
         "_drain_left",
         "_idle_reads",
         "_idle_since",
-        "_marked",
+        "_in_kernel",
         "_phase_timer",
         "_reading",
         "_released",
         "_was_blocked",
         "_watched",
         "_write_timer",
+        "blocked_at",
         "consumer",
-        "lock",
         "loop",
-        "outbox",
         "phase",
         "received_at",
-        "room",
         "stream",
         "write_timeout",
     )
@@ -98,65 +113,33 @@ class Channel(Owner):
         Args:
             stream: owned by the loop's thread from now on.
             loop: the loop.
-            write_timeout: seconds that the peer may take no byte at all.
-            released: called once, on the loop's thread, when the descriptor is closed.
+            write_timeout: seconds in which a peer has to take `MIN_PROGRESS` bytes.
+            released: called once when the descriptor is closed.
         """
         self.stream = stream
         self.fd = stream.fileno()
         self.loop = loop
-        self.lock = Lock()
-        self.outbox = Outbox()
-        self.room: threading.Condition | None = None
-        self.consumer: Consumer
+        self.consumer: Consumer = NOBODY
         self.phase = OPEN
         self.write_timeout = write_timeout
         self.received_at = loop.now
-        self._released = released
+        """When the peer last said something, or we began to listen again."""
+        self.blocked_at = 0.0
+        """When the socket was found full, while it is."""
+        self._released: Callable[[Channel], None] | None = released
         self._reading = False
         self._watched: tuple[bool, bool] | None = None
         self._blocked = False
         self._was_blocked = False
-        self._blocked_at = 0.0
-        self._marked = False
-        self._asked = False
-        """Under the lock: the consumer is to look what others want of it."""
-        self._aborted = False
-        self._abort_error: Exception | None = None
+        self._continuing = False
+        self._in_kernel = 0
         self._write_timer: Timer | None = None
         self._phase_timer: Timer | None = None
         self._drain_left = DRAIN_BYTES
         self._idle_reads = 0
         self._idle_since = 0.0
 
-    # -- any thread ------------------------------------------------------------------------
-
-    def mark(self) -> None:
-        """Ask for a turn of the loop, the consumer's too. Any thread; not under `lock`."""
-        with self.lock:
-            mark = self.mark_locked()
-        if mark:
-            self.loop.schedule(self)
-
-    def mark_locked(self) -> bool:
-        """As `mark`, with `lock` held: True if the caller must then call `loop.schedule(self)`."""
-        self._asked = True
-        return self.mark_to_send_locked()
-
-    def mark_to_send_locked(self) -> bool:
-        """As `mark_locked`, for a turn that only sends what is in the outbox."""
-        if self._marked:
-            return False
-        self._marked = True
-        return True
-
-    def abort(self, error: Exception | None = None) -> None:
-        """Drop everything and close the descriptor. Any thread."""
-        with self.lock:
-            self._aborted = True
-            self._abort_error = self._abort_error or error
-        self.mark()
-
-    # -- the loop's thread -----------------------------------------------------------------
+    # -- what the consumer asks for --------------------------------------------------------
 
     @property
     def reading(self) -> bool:
@@ -165,7 +148,7 @@ class Channel(Owner):
 
     @property
     def blocked(self) -> bool:
-        """Whether the socket is full, so that nothing can be sent at present."""
+        """Whether the socket is full, so that nothing can be sent at present. Any thread."""
         return self._blocked
 
     def set_reading(self, reading: bool) -> None:
@@ -175,10 +158,10 @@ class Channel(Owner):
         self._reading = reading
         self._update_interest()
         if reading and self.stream.bytes_available:
-            self.loop.call_soon(self._read_available)
+            self.continue_later()
 
     def set_write_timeout(self, seconds: float | None) -> None:
-        """Change how long the peer may take no byte; also if it takes none at this moment."""
+        """Change the time in which the peer has to take something; also while it takes nothing."""
         self.write_timeout = seconds
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -192,105 +175,181 @@ class Channel(Owner):
         self._watched = None
         self.loop.unwatch(self)
 
-    def turn(self) -> None:
-        """Do what other threads asked for, then send."""
-        self.lock.acquire()
-        self._marked = False
-        asked, self._asked = self._asked, False
-        aborted = self._aborted
-        self.lock.release()
-        if self.phase is CLOSED:
-            return
-        if aborted:
-            self._break(self._abort_error)
-            return
-        if asked and self.phase is OPEN:
-            self.consumer.turn()
-        self.flush()
-        self.consumer.turned()
-
-    def flush_scheduled(self) -> None:
-        """As `turn`."""
-        self.turn()
-
-    def continue_work(self) -> None:
-        """Nothing is left over."""
-
-    def on_ready(self, mask: int) -> None:
-        """The poller's news."""
-        if self.phase is CLOSED:
-            return
-        if self._blocked and mask & (WRITABLE | HANGUP):
-            self._blocked = False
-            self._blocked_at = self.loop.now
-        if self._reading:
-            if mask & (READABLE | HANGUP):
-                self._read_once()
-                return
-        elif mask & HANGUP and self.phase is OPEN:
-            self.consumer.peer_finished()
-        self.turn()
+    def continue_later(self) -> None:
+        """Have the consumer's `continue_work` called, or the stream read that has bytes left."""
+        if not self._continuing:
+            self._continuing = True
+            self.loop.continue_later(self)
 
     def flush(self) -> None:
-        """Send until the outbox is empty or the socket is full."""
+        """Send until nothing waits or the socket is full."""
         if self._blocked or self.phase is CLOSED:
             return
         try:
             if self._send_waiting():
-                self._flushed()
+                self._all_sent()
             else:
                 self._wait_until_writable()
         except OSError as error:
             self._break(error)
 
-    def flush_early(self) -> None:
-        """As `flush`, inside a callback of the user: what follows from it waits for `turn`."""
-        if self._blocked or self.phase is not OPEN:
-            return
+    def flush_in_callback(self) -> OSError | None:
+        """As `flush`, inside a callback of the user: what follows from it waits for the turn.
+
+        It tries a full socket, too: the peer may have taken something since.
+
+        Returns:
+            What broke the connection; the caller has it aborted.
+        """
+        if self.phase is not OPEN:
+            return None
+        was_blocked, pending = self._blocked, self.stream.bytes_pending
         try:
-            if not self._send_waiting():
-                self._wait_until_writable()
+            sent = self._send_waiting()
         except OSError as error:
-            self.abort(error)
+            return error
+        # Where it was full and is still, nothing has changed, the deadline of the peer neither.
+        if not (sent or (was_blocked and self.stream.bytes_pending == pending)):
+            self._wait_until_writable()
+        return None
 
-    def finish(self) -> None:
-        """Send what waits, say goodbye, and close without harming what the peer has not read."""
-        if self.phase is OPEN:
-            self.phase = FINISHING
-            self._reading = False
-            self.flush()
+    def finish(self, within: float | None) -> None:
+        """Send what waits, end TLS and TCP, and close without harming what is under way.
 
-    # -- internal --------------------------------------------------------------------------
+        Args:
+            within: seconds after which it is given up.
+        """
+        if self.phase is not OPEN:
+            return
+        self.phase = FINISHING
+        self._reading = False
+        if within is not None:
+            self._phase_timer = self.loop.timers.call_at(self.loop.now + within, self._give_up)
+        self.flush()
+        self._update_interest()
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Drop everything and close the descriptor; not inside a callback of the user."""
+        if self.phase is not CLOSED:
+            self._break(error)
+
+    def forget_consumer(self) -> None:
+        """Let go of the consumer, which is over: the two refer to each other."""
+        self.consumer = NOBODY
+
+    # -- what the loop tells ---------------------------------------------------------------
+
+    def flush_scheduled(self) -> None:
+        """Do what other threads asked for, then send."""
+        self.consumer.scheduled()
+        self.flush()
+        self.consumer.flushed()
+
+    def continue_work(self) -> None:
+        """Go on with what is received already."""
+        self._continuing = False
+        if self._reading and self.stream.bytes_available:
+            self._read()
+        else:
+            self.consumer.continue_work()
+        self.flush_scheduled()
+
+    def on_ready(self, mask: int) -> None:
+        """Read, or send."""
+        if self.phase is CLOSED:
+            return
+        if self._blocked and mask & (WRITABLE | HANGUP):
+            self._blocked = False
+        if self._reading:
+            if mask & (READABLE | HANGUP):
+                self._read()
+        elif mask & HANGUP and self.phase is OPEN:
+            self.consumer.peer_finished()
+        self.flush_scheduled()
+
+    def release(self) -> None:
+        """Close the descriptor: the loop calls this at the end of a turn."""
+        self.stream.close()
+        if self._released is not None:
+            released, self._released = self._released, None
+            released(self)
+
+    # -- internal: sending -----------------------------------------------------------------
 
     def _send_waiting(self) -> bool:
         """Whether everything that waited was sent."""
-        stream, outbox = self.stream, self.outbox
+        stream, consumer = self.stream, self.consumer
         blocked = bool(stream.bytes_pending) and stream.flush() is WANT_WRITE
-        # Without the lock: whoever adds something now marks the channel, so a turn follows.
-        while outbox.ready and not blocked:
-            self.lock.acquire()
-            try:
-                piece = outbox.take(MAX_SEND)
-                if self.room is not None:
-                    self.room.notify_all()
-            finally:
-                self.lock.release()
-            if piece is not None:
-                blocked = stream.send(piece) is WANT_WRITE
+        while not blocked:
+            piece = consumer.next_piece(MAX_SEND)
+            if piece is None:
+                break
+            blocked = stream.send(piece) is WANT_WRITE
         self._blocked = blocked
         return not blocked
 
-    def _read_available(self) -> None:
-        if self._reading and self.phase is not CLOSED:
-            self._read_once()
+    def _all_sent(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if self.phase is FINISHING:
+            self._end_sending()
+        elif self._was_blocked and self.phase is OPEN:
+            self._was_blocked = False
+            self._update_interest()
+            self.consumer.drained()
 
-    def _read_once(self) -> None:
-        """Read, then the turn that follows: what callbacks send meanwhile needs no mark."""
-        self._marked = True  # without the lock: at worst another thread marks in vain
+    def _end_sending(self) -> None:
         try:
-            self._read()
-        finally:
-            self.turn()
+            if self.stream.shutdown() is WANT_WRITE:
+                self._blocked = True
+                self._wait_until_writable()
+                return
+        except OSError as error:
+            self._break(error)
+            return
+        self.phase = DRAINING
+        if self._phase_timer is not None:
+            self._phase_timer.cancel()
+        self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
+        self.consumer.finished()
+        if self.phase is DRAINING:
+            self._reading = True
+            self._update_interest()
+            if self.stream.bytes_available:
+                self.continue_later()
+
+    def _wait_until_writable(self) -> None:
+        """The socket has just been found full."""
+        self._was_blocked = True
+        self.blocked_at = self.loop.now
+        self._update_interest()
+        if self.write_timeout is not None:
+            self._in_kernel = bytes_in_kernel(self.fd)
+            if self._write_timer is None:
+                self._judge_at(self.blocked_at + self.write_timeout)
+
+    def _judge_at(self, when: float) -> None:
+        self._write_timer = self.loop.timers.call_at(when, self._judge_progress)
+
+    def _judge_progress(self) -> None:
+        """The peer has had its time, if the socket was full through all of it."""
+        self._write_timer = None
+        now, seconds = self.loop.now, self.write_timeout
+        if not self._blocked or seconds is None:
+            return
+        if now < self.blocked_at + seconds:
+            self._judge_at(self.blocked_at + seconds)
+            return
+        # While the socket is full nothing is added to what the kernel holds.
+        in_kernel = bytes_in_kernel(self.fd)
+        if self._in_kernel - in_kernel >= MIN_PROGRESS:
+            self._in_kernel = in_kernel
+            self._judge_at(now + seconds)
+        else:
+            self._break(TimeoutError(f"the peer took no byte for {seconds:g} s"))
+
+    # -- internal: receiving ---------------------------------------------------------------
 
     def _read(self) -> None:
         """One read: at most one system call."""
@@ -315,7 +374,7 @@ class Channel(Owner):
         else:
             self._count_idle_read()
         if self._reading and self.stream.bytes_available:
-            self.loop.call_soon(self._read_available)
+            self.continue_later()
 
     def _count_idle_read(self) -> None:
         """A read brought no plaintext: a record in pieces, or one of those that say nothing.
@@ -330,53 +389,7 @@ class Channel(Owner):
                 self._break(OSError(f"{IDLE_READS} reads without a byte of plaintext"))
             self._idle_reads = 0
 
-    def _flushed(self) -> None:
-        """Nothing waits to be sent."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
-        if self.phase is FINISHING:
-            self._say_goodbye()
-        elif self._was_blocked and self.phase is OPEN:
-            self._was_blocked = False
-            self._update_interest()
-            self.consumer.drained()
-
-    def _say_goodbye(self) -> None:
-        try:
-            if self.stream.shutdown() is Want.WRITE:
-                self._blocked = True
-                self._wait_until_writable()
-                return
-        except OSError as error:
-            self._break(error)
-            return
-        self.phase = DRAINING
-        self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
-        self.consumer.finished()
-        self._reading = True
-        self._update_interest()
-        if self.stream.bytes_available:
-            self.loop.call_soon(self._read_available)
-
-    def _wait_until_writable(self) -> None:
-        self._was_blocked = True
-        self._update_interest()
-        if self._write_timer is None and self.write_timeout is not None:
-            self._blocked_at = self.loop.now
-            self._write_timer = self.loop.timers.call_at(
-                self._blocked_at + self.write_timeout, self._check_progress
-            )
-
-    def _check_progress(self) -> None:
-        self._write_timer = None
-        if not self._blocked or self.write_timeout is None:
-            return
-        due = self._blocked_at + self.write_timeout
-        if due > self.loop.now:
-            self._write_timer = self.loop.timers.call_at(due, self._check_progress)
-        else:
-            self._break(TimeoutError(f"the peer took no byte for {self.write_timeout:g} s"))
+    # -- internal: the end -----------------------------------------------------------------
 
     def _update_interest(self) -> None:
         wanted = (self._reading, self._blocked)
@@ -384,10 +397,15 @@ class Channel(Owner):
             self._watched = wanted
             self.loop.watch(self, read=self._reading, write=self._blocked)
 
+    def _give_up(self) -> None:
+        self._break(TimeoutError("what waited to be sent was not taken in time"))
+
     def _break(self, error: Exception | None) -> None:
         """It is over; what was not sent is lost."""
         tell = self.phase in (OPEN, FINISHING)
         self._close()
+        if error is not None:
+            without_frames(error)  # they refer to everything that was at work, and so to us
         if tell:
             self.consumer.lost(error)
 
@@ -395,18 +413,9 @@ class Channel(Owner):
         if self.phase is CLOSED:
             return
         self.phase = CLOSED
-        self._reading = False
+        self._reading = self._blocked = False
         for timer in (self._write_timer, self._phase_timer):
             if timer is not None:
                 timer.cancel()
         self._write_timer = self._phase_timer = None
-        with self.lock:
-            self.outbox.drop_unsent()
-            if self.room is not None:
-                self.room.notify_all()
         self.loop.close_later(self)
-
-    def release(self) -> None:
-        """Close the descriptor: the loop calls this at the end of a turn."""
-        self.stream.close()
-        self._released(self)

@@ -7,9 +7,9 @@ the bytes are the same for every connection of the same shape: a broadcast is ma
 
 With takeover a message refers to those that were compressed before it, so compressed messages
 have to leave in the order in which they were made. Hence one rule: *who makes a compressed frame
-holds the context's lock until the frame is in the outbox*. The lock is taken before the channel's
-and never the other way round; under it is nothing but CPU work, and whoever waits for room does
-so before taking it. On the I/O thread and in a broadcast, where nothing may wait, a context that
+holds the context's lock until the frame is in the queue*. The lock is taken before the link's and
+never the other way round; under it is nothing but CPU work, and whoever waits for room or sends
+does so without it. On the I/O thread and in a broadcast, where nothing may wait, a context that
 is busy means that the message goes out uncompressed: that is legal at any time (RFC 7692, section
 6), and the peer's window does not notice.
 
@@ -22,16 +22,57 @@ leaves before it. The context ends also where a message that was compressed in i
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from securews.common.deadlines import Deadline
 from securews.protocol.deflate import Deflate, Deflater
 from securews.protocol.frames import Opcode, encode_frame
 
-if TYPE_CHECKING:
-    from securews.connection.sending import Sending
-
 __all__ = ["Compressing", "SharedMessage"]
+
+
+class Sender(Protocol):
+    """What compressing asks of the connection's `Sender`."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the calling thread may wait for room."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message may be taken now."""
+
+    def frame(
+        self, opcode: Opcode, payload: bytes | bytearray, fin: bool = True, compressed: bool = False
+    ) -> bytes:
+        """Encode a frame."""
+
+    def send(self, frame: bytes, timeout: float | None = None) -> None:
+        """Send an encoded message."""
+
+    def make_room(self) -> None:
+        """Offer the socket what waits."""
+
+    def put(self, frame: bytes) -> bool:
+        """Queue an encoded message, if there is room."""
+
+    def sent(self) -> None:
+        """A message was put."""
+
+    def refused(self) -> None:
+        """A message was not: the peer is slow."""
+
+    def wait_for_room(self, timeout: float | None) -> None:
+        """Wait until a message may be taken."""
+
+    def begin_stream(self) -> None:
+        """Let other messages queue behind the one that begins."""
+
+    def begin_stream_now(self) -> bool:
+        """Begin a message stream; False if another one is open."""
+
+    def wait_for_streams(self) -> None:
+        """Wait until no message stream is open."""
 
 
 class SharedMessage:
@@ -71,59 +112,63 @@ class SharedMessage:
 
 
 class Compressing:
-    """The compressed messages of one connection. Any thread."""
+    """The compressed messages of one connection. Any thread.
 
-    __slots__ = ("_context", "_deflate", "_lock", "_sending", "min_size")
+    `sender` is always the connection's own. (It has this object, so this one does not have it: what
+    refers to each other stays in memory.)
+    """
 
-    def __init__(self, sending: Sending, deflate: Deflate) -> None:
-        self._sending = sending
+    __slots__ = ("_context", "_deflate", "_lock", "min_size")
+
+    def __init__(self, deflate: Deflate) -> None:
         self._deflate = deflate
         self._lock = threading.Lock() if deflate.outgoing_takeover else None
         self._context: Deflater | None = None
         self.min_size = max(1, deflate.min_size)
         """Bytes of a message from which on it is compressed: never an empty one."""
 
-    def send(self, opcode: Opcode, payload: bytes | bytearray, timeout: float | None) -> None:
-        """Send a message; raises as `Sending.send`."""
-        sending = self._sending
+    def send(
+        self, sender: Sender, opcode: Opcode, payload: bytes | bytearray, timeout: float | None
+    ) -> None:
+        """Send a message; raises as `Sender.send`."""
         if self._lock is None:
-            sending.send(self._by_itself(opcode, payload), timeout)
-        elif sending.on_loop:
-            if self._offer_in_context(self._lock, opcode, payload):
-                sending.flush_early()
+            sender.send(self._by_itself(sender, opcode, payload), timeout)
+        elif sender.waits:
+            self._send_in_context(self._lock, sender, opcode, payload, timeout)
         else:
-            self._send_in_context(self._lock, opcode, payload, timeout)
+            self._offer_in_context(self._lock, sender, opcode, payload)
 
-    def offer_shared(self, message: SharedMessage) -> bool:
-        """Send a message that others get, too, without waiting; as `Sending.offer`."""
-        sending = self._sending
+    def offer_shared(self, sender: Sender, message: SharedMessage) -> bool:
+        """Send a message that others get, too, without waiting; as `Sender.offer`."""
+        sender.make_room()
         if self._lock is None:
-            return sending.offer(message.compressed(self._deflate))
-        if not self._lock.acquire(blocking=False):
-            return sending.offer(message.plain)
-        try:
-            self._context = None
-            return sending.offer(message.compressed(self._deflate))
-        finally:
-            self._lock.release()
+            taken = sender.put(message.compressed(self._deflate))
+        elif not self._lock.acquire(blocking=False):
+            taken = sender.put(message.plain)
+        else:
+            try:
+                self._context = None
+                taken = sender.put(message.compressed(self._deflate))
+            finally:
+                self._lock.release()
+        return _told(sender, taken)
 
-    def begin_stream(self) -> Deflater | None:
-        """Begin a message stream as `Sending.begin_stream`.
+    def begin_stream(self, sender: Sender) -> Deflater | None:
+        """Begin a message stream as `Sender.begin_stream`.
 
         Returns:
             What compresses it; None where it has to go out uncompressed.
         """
-        sending = self._sending
         if self._lock is None:
-            sending.begin_stream()
+            sender.begin_stream()
             return self._deflate.deflater()
         while True:
-            sending.wait_for_streams()
-            if not self._lock.acquire(blocking=not sending.on_loop):
-                sending.begin_stream()
+            sender.wait_for_streams()
+            if not self._lock.acquire(blocking=sender.waits):
+                sender.begin_stream()
                 return None
             try:
-                if sending.begin_stream_now():
+                if sender.begin_stream_now():
                     self._context = None
                     return self._deflate.deflater()
             finally:
@@ -131,45 +176,54 @@ class Compressing:
 
     # -- internal --------------------------------------------------------------------------
 
-    def _by_itself(self, opcode: Opcode, payload: bytes | bytearray) -> bytes:
+    def _by_itself(self, sender: Sender, opcode: Opcode, payload: bytes | bytearray) -> bytes:
         packed = self._deflate.deflater().compress(payload)
         if len(packed) >= len(payload):
-            return self._sending.frame(opcode, payload)
-        return self._sending.frame(opcode, packed, compressed=True)
+            return sender.frame(opcode, payload)
+        return sender.frame(opcode, packed, compressed=True)
 
-    def _in_context(self, opcode: Opcode, payload: bytes | bytearray) -> bytes:
+    def _in_context(self, sender: Sender, opcode: Opcode, payload: bytes | bytearray) -> bytes:
         """With the context's lock held."""
         if self._context is None:
             self._context = self._deflate.deflater()
-        return self._sending.frame(opcode, self._context.compress(payload), compressed=True)
+        return sender.frame(opcode, self._context.compress(payload), compressed=True)
 
     def _send_in_context(
         self,
         lock: threading.Lock,
+        sender: Sender,
         opcode: Opcode,
         payload: bytes | bytearray,
         timeout: float | None,
     ) -> None:
-        sending = self._sending
         deadline = Deadline(timeout)
         while True:
-            sending.wait_for_room(deadline.remaining())
+            sender.wait_for_room(deadline.remaining())
             with lock:
-                if sending.has_room:  # else another thread was faster: wait again
-                    sending.append(self._in_context(opcode, payload))
+                if sender.has_room:  # else another thread was faster: wait again
+                    sender.put(self._in_context(sender, opcode, payload))
                     return
 
     def _offer_in_context(
-        self, lock: threading.Lock, opcode: Opcode, payload: bytes | bytearray
-    ) -> bool:
-        """False if it was dropped."""
-        sending = self._sending
+        self, lock: threading.Lock, sender: Sender, opcode: Opcode, payload: bytes | bytearray
+    ) -> None:
+        sender.make_room()
         if not lock.acquire(blocking=False):
-            return sending.offer(sending.frame(opcode, payload))
-        try:
-            taken = sending.offer(self._in_context(opcode, payload))
-            if not taken:
-                self._context = None
-            return taken
-        finally:
-            lock.release()
+            taken = sender.put(sender.frame(opcode, payload))
+        else:
+            try:
+                taken = sender.put(self._in_context(sender, opcode, payload))
+                if not taken:
+                    self._context = None
+            finally:
+                lock.release()
+        _told(sender, taken)
+
+
+def _told(sender: Sender, taken: bool) -> bool:
+    """Do what follows from it, without the context's lock."""
+    if taken:
+        sender.sent()
+    else:
+        sender.refused()
+    return taken

@@ -2,75 +2,89 @@
 
 Theory of operation
 -------------------
-The loop's thread feeds the protocol and acts on its events; any thread may send, ping, close and
-abort. Both meet under the channel's lock, which guards outbox, inbox and closing, and which is
-never held over a system call, a wait or user code.
+The loop's thread feeds the parser and acts on its events, in their order and one at a time; any
+thread may send, ping, close and abort. Both meet in the link, which has the lock, the closing state
+and the two queues. This class wires the parts, and reports what is held.
 
-Whoever closes first wins: `close_code` is that of the first Close frame, ours or the peer's, and
-1006 where the connection broke before both were exchanged (RFC 6455, section 7.1.5). What was
-received before the end is delivered before the end.
+What one turn does for a connection is bounded: a pass of the parser by its work, callbacks of the
+user by time. The rest goes on in a slice of this turn or the next (`Channel.continue_later`), and
+nothing more is read meanwhile.
+
+Messages of one pass are handed over together: a queueing connection puts them into the receive
+queue and wakes the thread that receives at most once. An event-driven one calls its observer for
+each; it stops where the send queue is full (the peer does not take our answers: let it wait), and
+goes on when that is empty again.
+
+What was received before the end is delivered before the end. When it is over, the connection lets
+go of everything: the parts refer to each other, and memory is not to wait for a garbage collector.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+import os
+from collections.abc import Callable
+from sys import getsizeof
 
-from securews.common.errors import (
-    ConnectionClosed,
-    Initiator,
-    ProtocolError,
-    connection_closed,
-)
+from securews.common.errors import ConnectionClosed, ProtocolError
 from securews.common.options import ConnectionOptions, Limits
-from securews.connection.budget import Budget
-from securews.connection.channel import Channel
-from securews.connection.dispatcher import Dispatcher
-from securews.connection.interfaces import Observer
-from securews.connection.keepalive import MAX_UNANSWERED, Keepalive
-from securews.connection.peer_limits import PeerLimits
-from securews.connection.receiving import Receiving
-from securews.connection.sending import Sending
+from securews.connection.budget import Budget, Verdict
+from securews.connection.channel import Channel, Phase
+from securews.connection.interfaces import Consumer, Message, Observer
+from securews.connection.link import Link
+from securews.connection.pings import MAX_UNANSWERED, Pings, PingWaiter
+from securews.connection.sender import Sender
+from securews.connection.watchdog import Action, Facts, Watchdog
 from securews.loop.loop import Loop
 from securews.loop.timers import Timer
 from securews.protocol.close_codes import cut_reason
 from securews.protocol.deflate import Deflate
-from securews.protocol.events import Close, Event
+from securews.protocol.events import Close, Event, Ping, Pong
 from securews.protocol.frames import Opcode
-from securews.protocol.websocket import Role, WebSocketProtocol
+from securews.protocol.parser import WORK, Role, WebSocketParser
+from securews.transport.socket_handler import MAX_SEND
 
 __all__ = ["Connection"]
 
 log = logging.getLogger("securews.server")
 
+CALLBACK_SECONDS = 0.001
+"""Callbacks of one connection that take longer go on later, if there are more."""
+EVENT_ROOM = 256 << 10
+"""Bytes of messages that one pass may parse for callbacks: they wait in memory for their turn."""
+FULL = "the server is full; try again later"
 
-class Connection:
+
+class Connection(Consumer):
     """One end of a WebSocket connection, the consumer of its channel."""
 
     __slots__ = (
         "_budget",
         "_close_timer",
-        "_dispatcher",
-        "_ending",
+        "_end_reason",
+        "_event_driven",
+        "_events",
+        "_finished",
+        "_gone",
         "_held",
-        "_peer_gone",
+        "_message_received",
+        "_over",
+        "_own_ping",
+        "_own_ping_at",
+        "_paused",
+        "_pings",
+        "_watch_timer",
+        "_watchdog",
         "channel",
-        "close_code",
-        "close_reason",
-        "deflate",
-        "ended",
-        "initiator",
-        "keepalive",
-        "limits",
+        "latency",
+        "link",
         "loop",
         "name",
         "observer",
         "options",
-        "peer_limits",
-        "protocol",
-        "receiving",
+        "parser",
         "role",
-        "sending",
+        "sender",
     )
 
     def __init__(
@@ -80,8 +94,9 @@ class Connection:
         options: ConnectionOptions,
         *,
         limits: Limits,
-        budget: Budget,
+        budget: Budget[Connection],
         name: str,
+        answer: bytes = b"",
         deflate: Deflate | None = None,
     ) -> None:
         """Prepare it in any thread; nothing moves before `start`.
@@ -93,63 +108,49 @@ class Connection:
             limits: of the server.
             budget: of the server: what all its connections may hold together.
             name: what log lines call it.
+            answer: to the opening request; it is sent first.
             deflate: what was agreed on about compression; None where nothing was.
         """
         self.channel = channel
         self.loop: Loop = channel.loop
         self.role = role
         self.options = options
-        self.limits = limits
         self.name = name
-        self.deflate = deflate
-        self.observer: Observer
-        self.protocol = WebSocketProtocol(
+        self.link = Link(channel, channel.loop, options, answer)
+        self.sender = Sender(self.link, channel, options, role=role, deflate=deflate, name=name)
+        self.parser = WebSocketParser(
             role,
             max_size=options.max_size,
             max_fragments=limits.max_fragments,
             max_control=limits.control_burst + MAX_UNANSWERED,
             deflate=deflate,
         )
-        self.sending = Sending(self)
-        self.receiving = Receiving(self)
-        self.keepalive = Keepalive(self, options.ping_interval, options.ping_timeout)
-        self.peer_limits = PeerLimits(self)
-        self.ended = False
-        """Under the lock: both sides are done, or the connection is lost."""
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.initiator: Initiator = "network"
-        self._ending: tuple[int, str, Initiator] | None = None
-        self._dispatcher = Dispatcher(self)
-        self._peer_gone = False
-        """The peer has ended while we did not read: nothing holds up what it left."""
+        self.observer: Observer | None = None
+        self.latency: float | None = None
+        """Seconds that the newest answered ping took; None before the first."""
+        self._watchdog = Watchdog(options, limits, channel.loop.now)
+        self._watch_timer: Timer | None = None
         self._close_timer: Timer | None = None
-        self._budget = budget
+        self._event_driven = False
+        self._message_received: Callable[[Message], None] | None = None
+        self._events: list[Event] = []
+        """What was parsed and not acted on yet."""
+        self._pings: Pings | None = None
+        self._own_ping: bytes | None = None
+        self._own_ping_at = 0.0
+        self._paused = False
+        """The budget does not want it read from."""
+        self._gone = False
+        """The peer has ended while we did not read: nothing holds up what it left."""
+        self._end_reason: str | None = None
+        """The transport has ended, for this reason; what came before is still delivered."""
+        self._over = False
+        """Nothing more that comes is looked at."""
+        self._finished = False
+        self._budget: Budget[Connection] = budget
         self._held = 0
 
     # -- any thread ------------------------------------------------------------------------
-
-    def refuse_on_loop(self, what: str) -> None:
-        """Raise RuntimeError on an I/O thread, where `what` could never return."""
-        if self.loop.on_io_thread():
-            raise RuntimeError(
-                f"{what} would block the I/O thread that serves all connections; in an event "
-                "handler, use on_message(), or a WebSocketHandler, which has a thread of its own"
-            )
-
-    @property
-    def closing(self) -> bool:
-        """Whether our Close frame was queued, or nothing can be sent any more."""
-        return self.channel.outbox.closed
-
-    def closed_error(self) -> ConnectionClosed:
-        """The error that says how it ended, or how it is about to end."""
-        code = 1006 if self.close_code is None else self.close_code
-        return connection_closed(code, self.close_reason, self.initiator)
-
-    def send_ping(self, payload: bytes) -> None:
-        """Send a Ping frame."""
-        self.sending.send_urgent(self.sending.frame(Opcode.PING, payload))
 
     def start_close(self, code: int | None, reason: str = "", *, discard: bool = False) -> bool:
         """Queue our Close frame. False if one is on its way already: the first code wins.
@@ -162,221 +163,427 @@ class Connection:
         Raises:
             ValueError: a code that may not be sent (RFC 6455, section 7.4).
         """
-        with self.channel.lock:
-            if self.closing:
-                return False
-            frame = self.protocol.close(code, cut_reason(reason))
-            if self.close_code is None:
-                self.close_code = 1005 if code is None else code
-                self.close_reason, self.initiator = reason, "us"
-            if discard:
-                self.channel.outbox.drop_unsent()
-            self.channel.outbox.append_last(frame)
-            if self.channel.room is not None:
-                self.channel.room.notify_all()
-            mark = self.channel.mark_locked()
-        if mark:
-            self.loop.schedule(self.channel)
-        return True
+        return self.sender.close(code, cut_reason(reason), discard=discard)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close, and wait for the peer's Close at most `close_timeout` (not on an I/O thread)."""
         self.start_close(code, reason)
         if not self.loop.on_io_thread():
-            self.receiving.wait_closed(self.options.close_timeout, discard=False)
+            self.link.wait_closed(self.options.close_timeout, discard=False)
 
-    def abort(self) -> None:
-        """End it at once, without a Close frame."""
-        with self.channel.lock:
-            if not self.closing:
-                self.channel.outbox.closed = True
-                self.close_code, self.close_reason, self.initiator = 1006, "aborted", "us"
-        self.channel.abort(ConnectionAbortedError("aborted by us"))
+    def ping(self, payload: bytes) -> PingWaiter:
+        """Send a Ping; raises as `Communicator.ping`."""
+        if self._pings is None:
+            self._pings = Pings(self.link)
+        waiter = self._pings.add(payload, self.loop.clock())
+        try:
+            self.link.send_control(self.sender.frame(Opcode.PING, payload))
+        except ConnectionClosed:
+            self._pings.remove(waiter)
+            raise
+        return waiter
+
+    def handler_done(self) -> None:
+        """The handler has returned: what it has not read nobody will read."""
+        self.link.drop_unread(tell=False)
+        self.loop.call_soon(self._report_held)
 
     # -- the loop's thread: the life of a connection ---------------------------------------
 
     def start(self, observer: Observer, leftover: bytes = b"") -> None:
         """The opening is over: begin to read. `leftover` came behind the opening."""
         self.observer = observer
-        self._dispatcher.start(observer)
+        self._event_driven = observer.event_driven
+        self._message_received = observer.message_received
+        self.channel.consumer = self
         # A quick handler may have filled the socket already, under the opening's timeout.
         self.channel.set_write_timeout(self.options.write_timeout)
-        self.channel.consumer = self
-        self.keepalive.start()
+        self._watch_later()
         if leftover:
             self.data_received(leftover)
-        self._read_or_pause()
+        else:
+            self._read_or_pause()
 
-    def turn(self) -> None:
-        """Another thread wants something: our Close is queued, or the inbox has room."""
-        if self.closing:
-            if self._close_timer is None and self.options.close_timeout is not None:
-                due = self.loop.now + self.options.close_timeout
-                self._close_timer = self.loop.timers.call_at(due, self._close_timed_out)
-            with self.channel.lock:
-                self.receiving.discard()
-        self._go_on()
+    def never_start(self, observer: Observer, reason: str) -> None:
+        """The opening has ended in another way, when the handler had been told already."""
+        self.observer = observer
+        self._event_driven = observer.event_driven
+        self._end(reason)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the peer."""
-        events = self.protocol.receive(data, self.receiving.room)
-        if self.protocol.in_message:
-            self.peer_limits.message_unfinished(another=_has_message(events))
-        else:
-            self.peer_limits.message_finished()
-        self._dispatcher.events.extend(events)
-        self._dispatch(self.loop.now)
+        """Parse what came, and act on it."""
+        self.link.hold_schedule()
+        self._receive(data)
 
     def end_received(self) -> None:
-        """The peer's side ended; a Close frame would have ended it before."""
-        self._take_the_rest()
-        if self._ending is None:
-            self._ending = (1006, "the peer went away without a Close frame", "network")
-            with self.channel.lock:
-                self.channel.outbox.drop_unsent()
-            self._closed()
-            self.channel.finish()
+        """End it: a Close frame would have come before the peer's end."""
+        self._no_more_bytes("the peer went away without a Close frame")
 
     def peer_finished(self) -> None:
-        """The peer is gone while reading was paused: read what it left, to the end.
+        """Read what the peer left, to the end: at most what the kernel holds for us."""
+        self._gone = True
+        self._read_or_pause()
 
-        That is at most what the kernel holds for us.
-        """
-        self._peer_gone = True
-        self.channel.set_reading(True)
+    def next_piece(self, limit: int) -> bytes | memoryview | None:
+        """Give the channel what waits to be sent."""
+        return self.link.next_piece(limit)
 
-    def turned(self) -> None:
-        """Tell the server's budget what is held now."""
-        if self.ended:
+    def scheduled(self) -> None:
+        """See what other threads want: to send, to close, or more messages."""
+        asked = self.link.begin_turn()
+        if self.link.aborted and self.channel.phase is not Phase.CLOSED:
+            self.channel.abort(self.link.abort_error)
             return
-        held = self.channel.outbox.size + self.receiving.inbox.size + self.protocol.unfinished
-        if held != self._held:
-            self._held = held
-            self._budget.account(self, held)
-            self.receiving.curbed = self._budget.short
-        if self._dispatcher.events:  # the outbox was full; perhaps it is not any more
+        if asked:
+            if not self.link.closing.may_send:
+                self._await_close()
             self._go_on()
 
+    def continue_work(self) -> None:
+        """Go on with what was left over."""
+        self.link.hold_schedule()
+        self._go_on()
+
+    def flushed(self) -> None:
+        """Report what is held now, and go on if the send queue has room again."""
+        if self._finished:
+            return
+        self.link.blocked = self.channel._blocked
+        self._report_held()
+        if self._events and self._event_driven and self.link.sending.size < self.sender._bound:
+            self.channel.continue_later()
+
     def drained(self) -> None:
-        """The outbox is empty again."""
-        self.sending.drained()
+        """Go on: the send queue is empty again."""
         self._go_on()
 
     def finished(self) -> None:
-        """Everything was sent, the transport's goodbye too."""
-        self._closed()
+        """Everything was sent, the transport's end too."""
+        self._end("")
 
     def lost(self, error: Exception | None) -> None:
         """The transport broke, or was given up."""
-        if self._ending is None:
-            self._take_the_rest()
-        if self._ending is None:
-            by_us = isinstance(error, ConnectionAbortedError)
-            self._ending = (1006, str(error or ""), "us" if by_us else "network")
-        self._closed()
+        self._no_more_bytes(str(error or ""), out_of_time=isinstance(error, TimeoutError))
 
-    def fail(self, error: ProtocolError) -> None:
-        """The peer broke a rule: say so, and end (RFC 6455, section 7.1.7)."""
+    def fail(self, error: ProtocolError, *, discard: bool = False) -> None:
+        """Say that the peer broke a rule, and end (RFC 6455, section 7.1.7)."""
         log.debug("%s: closed with %d: %s", self.name, error.close_code, error)
-        self.start_close(error.close_code, str(error))
-        self._dispatcher.events.clear()
-        self._ending = (error.close_code, str(error), "us")
-        self.channel.finish()
+        self._events = []
+        reason = cut_reason(str(error))
+        self.link.peer_failed(error.close_code, reason)
+        self._last_words(error.close_code, reason, discard=discard)
 
     def tell_queued(self) -> None:
         """Give the observer a notice of what is queued already, if it still is."""
-        if self.receiving.inbox.messages:
+        if self.observer is not None and self.link.receiving.messages:
             self.observer.messages_queued()
 
-    def give_up(self, reason: str) -> None:
-        """The peer is gone: end without waiting for it."""
-        self.channel.abort(TimeoutError(reason))
+    # -- the loop's thread: receiving ------------------------------------------------------
 
-    def close_received(self, close: Close) -> None:
-        """Answer with the same code (RFC 6455, section 5.5.1), unless ours went first."""
-        if self.close_code is None:
-            self.close_code, self.close_reason = close.code, close.reason
-            self.initiator = "peer"
-        self.start_close(None if close.code == 1005 else close.code)
-        self._ending = (self.close_code, self.close_reason, self.initiator)
-        self.channel.finish()
+    def _receive(self, data: bytes) -> None:
+        room = EVENT_ROOM if self._event_driven else self.link.receiving.room
+        events = self.parser.receive(data, room, WORK)
+        if self.parser.in_message:
+            now = self.loop.now
+            if self._watchdog.message_unfinished(now, another=_has_message(events)):
+                self._watch_later()
+        else:
+            self._watchdog.message_finished()
+        if self._events:
+            self._events.extend(events)
+        else:
+            self._events = events
+        self._dispatch(self.loop.now)
+        self._read_or_pause()
 
-    # -- the loop's thread: reading, and the end -------------------------------------------
+    def _go_on(self) -> None:
+        """Continue what had to wait: callbacks, parsing, reading."""
+        if self._events:
+            if not self._must_wait():
+                self._dispatch(self.loop.clock())
+        elif self.parser.paused and not self._queue_full():
+            self._receive(b"")
+            return
+        self._read_or_pause()
+
+    def _queue_full(self) -> bool:
+        """Whether the handler must take something before more is parsed or read.
+
+        What a peer has left behind is taken in, so that its end is seen; but compressed it may
+        become a thousand times as large: once more the queue's bound.
+        """
+        receiving = self.link.receiving
+        return receiving.overfull if self._gone else receiving.full
 
     def _dispatch(self, began: float) -> None:
-        """Act on what was received, and see whether more of it is wanted.
+        """Act on events until none is left, the send queue is full, or it has taken too long.
 
         Args:
             began: now, or a moment ago (monotonic).
         """
-        messages, control = self._dispatcher.run()
-        if self._ending is None and (control or self.peer_limits.counts_messages):
-            try:
-                self.peer_limits.count(control=control, messages=messages)
-            except ProtocolError as error:
-                self.fail(error)
-        self._read_or_pause()
-        self.observer.dispatched(began)
+        events, self._events = self._events, []
+        event_driven = self._event_driven
+        sending = self.link.sending
+        queued: list[Message] = []
+        messages = control = 0
+        until = began + CALLBACK_SECONDS
+        self.loop.caller = self.observer
+        for index, event in enumerate(events):
+            if event_driven and (
+                (sending.size >= sending.bound and self._must_wait())
+                or (index & 3 == 3 and self.loop.clock() >= until)
+            ):
+                self._events = events[index:]
+                break
+            if isinstance(event, (str, bytes)):
+                messages += 1
+                if not self.link.closing.may_send and self._end_reason is None:
+                    continue  # having said our last word, we await only the peer's Close
+                if event_driven:
+                    self._call_back(event)
+                else:
+                    queued.append(event)
+            elif isinstance(event, Ping):
+                control += 1
+                self.link.answer_ping(self.sender.frame(Opcode.PONG, event.payload))
+            elif isinstance(event, Pong):
+                control += not self._note_pong(event)  # what we asked for is no flood
+            else:
+                self._deliver(queued)
+                queued = []
+                if isinstance(event, Close):
+                    self._close_received(event)
+                else:
+                    self.fail(event.error)
+        self._deliver(queued)
+        if not self._over:
+            self._count(control, messages)
+        if self.observer is not None:
+            self.observer.dispatched(began)
+        self.loop.caller = None
 
-    def _go_on(self) -> None:
-        """Continue what had to wait: parsing, dispatching, reading."""
-        if self.protocol.paused and not self.receiving.paused and not self._dispatcher.events:
-            self._dispatcher.events.extend(self.protocol.receive(b"", self.receiving.room))
-        if self._dispatcher.events:
-            self._dispatch(time.monotonic())
-        else:
-            self._read_or_pause()
+    def _call_back(self, message: Message) -> None:
+        if self._message_received is not None and self.options.max_queue:
+            self._message_received(message)
+
+    def _must_wait(self) -> bool:
+        """Event-driven: whether the peer must take our answers before it is given more."""
+        if not self._event_driven or not self.link.closing.may_send or self.link.aborted:
+            return False
+        self.sender.make_room()
+        return self.link.sending.full
+
+    def _deliver(self, queued: list[Message]) -> None:
+        if queued and self.link.deliver(queued) and self.observer is not None:
+            self.observer.messages_queued()
+
+    def _note_pong(self, pong: Pong) -> bool:
+        """Whether it answers a ping of ours, or of the user."""
+        now = self.loop.clock()
+        if self._own_ping is not None and pong.payload == self._own_ping:
+            self._own_ping = None
+            self.latency = now - self._own_ping_at
+            if self._pings is not None and self._pings.pong_of_later_ping(self._own_ping_at, now):
+                self.link.deliver_pong(pong)
+            return True
+        seconds = None if self._pings is None else self._pings.pong(pong.payload, now)
+        if seconds is None:
+            return False
+        self.latency = seconds
+        self.link.deliver_pong(pong)
+        return True
+
+    def _count(self, control: int, messages: int) -> None:
+        try:
+            self._watchdog.count(self.loop.now, control=control, messages=messages)
+        except ProtocolError as error:
+            self.fail(error)
 
     def _read_or_pause(self) -> None:
-        if self._ending is not None or self._dispatcher.last:
+        """See whether more is wanted of the peer, or of what is here."""
+        if self._over:
             return
-        read = (self._peer_gone and not self.protocol.paused) or not (
-            self.receiving.paused
-            or self.protocol.paused
-            or self._dispatcher.events
-            or (self.receiving.curbed and self._budget.curbs(self))
-        )
-        if read is not self.channel.reading:
+        if self._end_reason is not None:
+            if self._events or (self.parser.paused and not self._queue_full()):
+                self.channel.continue_later()
+            else:
+                self._end(self._end_reason)
+            return
+        left_over = bool(self._events) or self.parser.paused
+        read = not left_over and not self._queue_full() and (self._gone or not self._paused)
+        if read is not self.channel._reading:
             self.channel.set_reading(read)
             if read:
-                self.peer_limits.reading_resumed()
-        if self.protocol.paused and not (self.receiving.paused or self._dispatcher.events):
-            # Only the room of this pass was used up (a read can inflate to a thousand times its
-            # size): nobody else will ask for more, and other connections have a turn between.
-            self.channel.mark()
+                self._watchdog.reading_resumed(self.loop.now)
+        if left_over and not (self._must_wait() if self._events else self._queue_full()):
+            self.channel.continue_later()
 
-    def _take_the_rest(self) -> None:
-        """Nothing more will come: deliver what is here, however full the queues are."""
-        if self.closing:
+    # -- the loop's thread: time and memory ------------------------------------------------
+
+    def _watch_later(self) -> None:
+        """Look again when the watchdog wants to."""
+        due = self._watchdog.due
+        timer = self._watch_timer
+        if timer is not None:
+            if due is not None and timer.when <= due:
+                return  # it looks early, and arms again
+            timer.cancel()
+        self._watch_timer = None if due is None else self.loop.timers.call_at(due, self._watch)
+
+    def _watch(self) -> None:
+        self._watch_timer = None
+        if self._over or self._end_reason is not None:
             return
-        with self.channel.lock:
-            self.channel.outbox.closed = True
-        self._dispatcher.last = True
-        # What is compressed may become a thousand times as large: once more the queue's bound.
-        room = None if self.deflate is None else self.options.max_queue_bytes
-        self._dispatcher.events.extend(self.protocol.receive(b"", room))
-        self._dispatch(time.monotonic())
+        while (action := self._watchdog.check(self.loop.now, self._facts())) is not None:
+            if action is Action.FAIL:
+                words = f"a message was not complete after {self.options.message_timeout:g} s"
+                self.fail(ProtocolError(words, close_code=1008))
+                return
+            if action is Action.WARN:
+                self._warn_of_full_queue()
+            elif not self.link.closing.may_send:
+                continue  # only the peer's Close is awaited, under a deadline of its own
+            elif action is Action.PING:
+                self._ask_for_life()
+            else:
+                self.channel.abort(TimeoutError(f"no pong in {self.options.ping_timeout:g} s"))
+                return
+        self._watch_later()
+
+    def _facts(self) -> Facts:
+        return Facts(
+            self.channel.received_at,
+            self.channel.reading,
+            self.link.receiving.full,
+            self.parser.message_received,
+        )
+
+    def _ask_for_life(self) -> None:
+        self._own_ping = os.urandom(8)  # so that no ping of the user's equals it
+        self._own_ping_at = self.loop.now
+        try:
+            self.link.send_control(self.sender.frame(Opcode.PING, self._own_ping))
+        except ConnectionClosed:
+            pass  # another thread has just begun to close
+
+    def _warn_of_full_queue(self) -> None:
+        log.warning(
+            "%s: its handler has left %d messages unread for %g s, so nothing more is read; "
+            "receive faster, or use max_queue=0 if messages do not matter",
+            self.name,
+            len(self.link.receiving.messages),
+            self.options.ping_interval,
+        )
+
+    def _report_held(self) -> None:
+        """Tell the budget what is held, and do what it wants done."""
+        link = self.link
+        held = link.sending.size + link.receiving.size + self.parser.unfinished
+        if self._events:
+            held += _memory_of(self._events)
+        if held == self._held:
+            return
+        self._held = held
+        movable = 0 if self._finished else link.sending.size + link.receiving.size
+        for holder, verdict in self._budget.account(
+            self, held, movable=movable, gone=self._finished
+        ):
+            holder._obey(verdict)
+
+    def _obey(self, verdict: Verdict) -> None:
+        if verdict is Verdict.PAUSE or verdict is Verdict.RESUME:
+            self._paused = self.link.report_takes = verdict is Verdict.PAUSE
+            self.link.schedule()
+            return
+        before = self._held
+        self._report_held()
+        if self._held < before:
+            return  # it has given some up meanwhile, and the budget has judged again
+        log.warning("%s: %s, for max_buffered is reached: %s", self.name, *self._sentence(verdict))
+        if verdict is Verdict.DROP:
+            self.link.drop_unread(tell=True)
+            self._report_held()
+        elif not self._over:
+            self.link.drop_unread(tell=True)
+            self.fail(ProtocolError(FULL, close_code=1013), discard=True)
+            if self.link.sending.size > MAX_SEND:
+                # What is left of a frame that has begun to leave: too much to wait for.
+                self.channel.abort(TimeoutError(FULL))
+
+    def _sentence(self, verdict: Verdict) -> tuple[str, str]:
+        if verdict is Verdict.DROP:
+            return "its unread messages were dropped", "its peer is gone, and its handler is busy"
+        link = self.link
+        return "closed with 1013", (
+            f"it holds most, {self._held} bytes ({link.sending.size} to be sent, "
+            f"{link.receiving.size} unread, {self.parser.unfinished} of an unfinished message)"
+        )
+
+    # -- the loop's thread: the end --------------------------------------------------------
+
+    def _await_close(self) -> None:
+        """Our Close is queued: nothing but the peer's is awaited, and not for ever."""
+        if self._close_timer is None and self.options.close_timeout is not None:
+            due = self.loop.now + self.options.close_timeout
+            self._close_timer = self.loop.timers.call_at(due, self._close_timed_out)
+        self.link.discard_messages()
 
     def _close_timed_out(self) -> None:
-        self.give_up(f"no answer to our Close frame within {self.options.close_timeout:g} s")
+        seconds = self.options.close_timeout
+        self.channel.abort(TimeoutError(f"no answer to our Close frame within {seconds:g} s"))
 
-    def _closed(self) -> None:
-        """The end, once."""
-        if self.ended:
+    def _close_received(self, close: Close) -> None:
+        """Answer with the same code (RFC 6455, section 5.5.1), unless ours went first."""
+        self.link.peer_closed(close.code, close.reason)
+        self._last_words(None if close.code == 1005 else close.code, "")
+
+    def _last_words(self, code: int | None, reason: str, *, discard: bool = False) -> None:
+        """Send our Close if it was not sent, and then end the transport."""
+        self.sender.close(code, reason, discard=discard)
+        self._over = True
+        if self._end_reason is not None or self.channel.phase is not Phase.OPEN:
+            self._end("")
+        else:
+            self.channel.finish(self.options.close_timeout)
+
+    def _no_more_bytes(self, reason: str, *, out_of_time: bool = False) -> None:
+        """The transport has ended: deliver what is here, and then the end."""
+        self.link.transport_ended(reason, out_of_time=out_of_time)
+        if self._over or self.link.closing.state.is_closed:
+            self._end(reason)
+        elif self._end_reason is None:
+            self._end_reason = reason
+            self._gone = True
+            self._go_on()
+
+    def _end(self, reason: str) -> None:
+        """It is over, once: tell everybody, and let go of everything."""
+        if self._finished:
             return
-        assert self._ending is not None
-        with self.channel.lock:
-            self.close_code, self.close_reason, self.initiator = self._ending
-            self.channel.outbox.closed = self.ended = True
-            self.receiving.notify()
-            if self.channel.room is not None:
-                self.channel.room.notify_all()
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self.peer_limits.stop()
-        self.keepalive.stop()
-        self._budget.account(self, 0)
-        self.observer.connection_closed()
+        self._over = self._finished = True
+        self.link.transport_ended(reason)
+        self.link.transport_ended(reason)
+        self.link.finish()
+        for timer in (self._close_timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._pings is not None:
+            self._pings.end()
+        self.parser.forget()
+        self._events = []
+        observer, self.observer, self._message_received = self.observer, None, None
+        if self._event_driven:
+            self.link.drop_unread(tell=False)
+        self._report_held()
+        if observer is not None:
+            observer.connection_closed()
+        if self.channel.consumer is self:
+            self.channel.forget_consumer()
+            self.channel.finish(self.options.close_timeout)
+
+
+def _memory_of(events: list[Event]) -> int:
+    return sum(getsizeof(event) for event in events)
 
 
 def _has_message(events: list[Event]) -> bool:

@@ -35,8 +35,9 @@ class MessageStream:
 
     It leaves in frames of at most `max_frame_length` bytes (RFC 6455, section 5.4), which are cut
     after it was compressed (RFC 7692, section 6.1). Used by one thread at a time; other threads'
-    messages queue behind it. Left by an exception, the message cannot be completed, so the
-    connection is closed with 1011.
+    messages queue behind it. Where the message cannot be completed, because it is left by an
+    exception or the peer does not take it, the connection is closed with 1011, and the stream is
+    over: a frame that is lost or sent twice would be another message.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class MessageStream:
         self._undecided_below = 0
         self.closed = False
         if kind is not MessageType.PING:
-            self._deflater = connection.sending.begin_message_stream(compress=compress)
-            if self._deflater is not None and connection.sending.compressing is not None:
-                self._undecided_below = connection.sending.compressing.min_size
+            sender = connection.sender
+            self._deflater = sender.begin_message_stream(compress=compress)
+            if self._deflater is not None and sender.compressing is not None:
+                self._undecided_below = sender.compressing.min_size
 
     def write(self, data: str | bytes | bytearray | memoryview) -> int:
         """Add to the message; returns the length of `data`.
@@ -71,11 +73,12 @@ class MessageStream:
         Raises:
             TypeError: not str for a text message, not bytes-like for another.
             ValueError: the stream is closed, or a ping is longer than 125 bytes.
-            TimeoutError: the peer took nothing for `write_timeout`.
+            TimeoutError: the peer took nothing for `write_timeout`; the message was broken off,
+                and the connection is closed with 1011.
             ConnectionClosed: the connection has ended.
         """
         if self.closed:
-            raise ValueError("the message is complete; begin another with write_message()")
+            raise ValueError("the message is over; begin another with write_message()")
         if isinstance(data, str) is not (self._kind is MessageType.TEXT):
             wanted = "str" if self._kind is MessageType.TEXT else "bytes"
             raise TypeError(
@@ -102,16 +105,12 @@ class MessageStream:
             return
         self.closed = True
         if self._kind is MessageType.PING:
-            self._connection.keepalive.ping(bytes(self._buffer))
+            self._connection.ping(bytes(self._buffer))
             return
         if self._deflater is not None and self._compressed:
             self._buffer += self._deflater.finish()
-        try:
-            self._send_full_frames()
-            self._send(bytes(self._buffer), last=True)
-        except TimeoutError:
-            self._break_off()
-            raise
+        self._send_full_frames()
+        self._send(bytes(self._buffer), last=True)
 
     def __enter__(self) -> Self:
         return self
@@ -125,13 +124,14 @@ class MessageStream:
         if kind is None:
             self.close()
         elif not self.closed:
-            self.closed = True
-            if self._kind is not MessageType.PING:
-                self._break_off()
+            self._break_off()
 
     def _break_off(self) -> None:
         """What was begun cannot be completed, and nothing else may follow it."""
-        self._connection.start_close(1011, "a message was broken off")
+        self.closed = True
+        self._buffer.clear()
+        if self._kind is not MessageType.PING:
+            self._connection.start_close(1011, "a message was broken off")
 
     def _add(self, data: bytes | bytearray | memoryview) -> None:
         """Into the buffer, compressed once it is clear that the message is not too small."""
@@ -147,16 +147,21 @@ class MessageStream:
 
     def _send_full_frames(self) -> None:
         """Keep at least one byte back: the last frame is known only at the end."""
-        sent = 0
-        with memoryview(self._buffer) as view:
-            while len(view) - sent > self._limit:
-                self._send(bytes(view[sent : sent + self._limit]), last=False)
-                sent += self._limit
-        del self._buffer[:sent]
+        while len(self._buffer) > self._limit:
+            frame = bytes(self._buffer[: self._limit])
+            del self._buffer[: self._limit]  # before it is sent: it is sent once, if at all
+            self._send(frame, last=False)
 
     def _send(self, payload: bytes, *, last: bool) -> None:
-        sending = self._connection.sending
+        sender = self._connection.sender
         compressed = self._compressed and self._opcode is not Opcode.CONTINUATION
-        frame = sending.frame(self._opcode, payload, fin=last, compressed=compressed)
-        sending.send_fragment(frame, last=last)
+        frame = sender.frame(self._opcode, payload, fin=last, compressed=compressed)
+        try:
+            sender.send_fragment(frame, last=last)
+        except TimeoutError:
+            self._break_off()
+            raise TimeoutError(
+                "the peer does not take the message, which is broken off; the connection is "
+                "closed with 1011"
+            ) from None
         self._opcode = Opcode.CONTINUATION

@@ -15,9 +15,10 @@ from typing import Any, Self, cast
 
 from securews.common.errors import ConfigurationError, ConnectionClosedOK
 from securews.connection.connection import Connection
-from securews.connection.inbox import Inbox, Message
-from securews.connection.keepalive import PingWaiter
+from securews.connection.interfaces import Message
 from securews.connection.message_stream import MessageStream, MessageType
+from securews.connection.pings import PingWaiter
+from securews.connection.receive_queue import ReceiveQueue
 from securews.handlers.callables import check_callable, name_of
 from securews.handlers.messages import JSON, BytesLike, encode_message
 from securews.handlers.request import Request
@@ -115,7 +116,7 @@ class Communicator:
             TypeError: neither str nor bytes-like.
         """
         opcode, payload = encode_message(message)
-        self._connection.sending.send_message(opcode, payload, timeout, compress=compress)
+        self._connection.sender.send_message(opcode, payload, timeout, compress)
 
     def send_json(
         self, value: JSON, *, timeout: float | None = None, compress: bool = True
@@ -159,7 +160,7 @@ class Communicator:
         data = payload.encode() if isinstance(payload, str) else bytes(payload)
         if len(data) > 125:
             raise ValueError(f"a ping carries at most 125 bytes, not {len(data)} (RFC 6455, 5.5)")
-        return self._connection.keepalive.ping(data)
+        return self._connection.ping(data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close, and wait for the peer's answer at most `close_timeout`.
@@ -177,7 +178,7 @@ class Communicator:
 
     def abort(self) -> None:
         """Drop the connection at once. The peer sees 1006."""
-        self._connection.abort()
+        self._connection.link.abort()
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class Communicator:
             ConnectionClosed: the connection ended, and every message was taken.
             RuntimeError: on an I/O thread, or while another thread receives.
         """
-        return cast("Message", self._connection.receiving.take("recv()", _pop, timeout))
+        return cast("Message", self._connection.link.take("recv()", _pop, timeout))
 
     def recv_json(self, timeout: float | None = None) -> JSON:
         """The next message, decoded from JSON; raises as `recv`, and ValueError for bad JSON."""
@@ -203,7 +204,7 @@ class Communicator:
         """Message after message; ends quietly on 1000 and 1001, raises on any other close."""
         while True:
             try:
-                message = cast("Message", self._connection.receiving.take("next()", _pop, None))
+                message = cast("Message", self._connection.link.take("next()", _pop, None))
             except ConnectionClosedOK:
                 return
             yield message
@@ -214,8 +215,9 @@ class Communicator:
         Raises:
             RuntimeError: on an I/O thread.
         """
-        self._connection.refuse_on_loop("wait_closed()")
-        return self._connection.receiving.wait_closed(timeout, discard=True)
+        link = self._connection.link
+        link.refuse_on_loop("wait_closed()")
+        return link.wait_closed(timeout, discard=True)
 
     def receive_messages(self, timeout: float | None = None) -> int:
         """Wait until something is queued or the connection has ended; how many are queued.
@@ -224,20 +226,20 @@ class Communicator:
             TimeoutError: nothing came in time.
             RuntimeError: as `recv`.
         """
-        return self._connection.receiving.take(
+        return self._connection.link.take(
             "receive_messages()",
-            lambda inbox: _count(inbox) or (0 if self._connection.ended else None),
+            lambda queue: _count(queue) or (0 if self._connection.link.ended else None),
             timeout,
         )
 
     def get_unprocessed_messages(self) -> list[str | bytes | Pong]:
         """Take everything that is queued, without waiting. Any thread, an I/O thread too."""
-        return self._connection.receiving.look(Inbox.pop_all)
+        return self._connection.link.look(ReceiveQueue.pop_all)
 
     @property
     def has_messages(self) -> bool:
         """Whether a message is queued."""
-        return self._connection.receiving.look(_count) > 0
+        return self._connection.link.look(_count) > 0
 
     def wait_for_message(
         self,
@@ -259,8 +261,8 @@ class Communicator:
             raise TypeError("types are of str, bytes and securews.Pong")
         return cast(
             "Message | Pong",
-            self._connection.receiving.take(
-                "wait_for_message()", lambda inbox: inbox.pop_first(kinds), timeout
+            self._connection.link.take(
+                "wait_for_message()", lambda queue: queue.pop_first(kinds), timeout
             ),
         )
 
@@ -291,18 +293,23 @@ class Communicator:
     def on_close(self, callback: Callable[[Communicator], object] | None) -> None:
         _check_callback("on_close", callback)
         super().__setattr__("_on_close", callback)
-        if self._connection.ended and not self._connection.loop.call_soon(self._tell_closed):
+        if self._connection.link.ended and not self._connection.loop.call_soon(self._tell_closed):
             self._tell_closed()  # so late that the loop, too, has ended
 
     def _tell_closed(self) -> None:
-        """Loop thread."""
-        if self._on_close is None or self._close_told:
+        """Loop thread, once it is over: call `on_close`, and let go of what the user gave us."""
+        callback = self._on_close
+        if callback is None or self._close_told:
             return
-        super().__setattr__("_close_told", True)
+        put = super().__setattr__
+        put("_close_told", True)
         try:
-            self._on_close(self)
-        except Exception:
+            callback(self)
+        except BaseException:
             log.exception("%s: on_close raised", self._connection.name)
+        # They may refer to this object: it is not to wait for a garbage collector.
+        put("_on_close", None)
+        put("_on_receive_message", None)
 
     # -- facts -----------------------------------------------------------------------------
 
@@ -334,17 +341,19 @@ class Communicator:
     @property
     def open(self) -> bool:
         """Whether messages can be sent."""
-        return not self._connection.closing
+        return self._connection.link.closing.may_send
 
     @property
     def close_code(self) -> int | None:
         """The code of the close; None before it has ended."""
-        return self._connection.close_code if self._connection.ended else None
+        link = self._connection.link
+        return link.closing.code if link.ended else None
 
     @property
     def close_reason(self) -> str | None:
         """The reason of the close; None before it has ended."""
-        return self._connection.close_reason if self._connection.ended else None
+        link = self._connection.link
+        return link.closing.reason if link.ended else None
 
     @property
     def remote_address(self) -> SocketAddress:
@@ -359,7 +368,7 @@ class Communicator:
     @property
     def latency(self) -> float | None:
         """Seconds that the newest answered Ping took; None before the first."""
-        return self._connection.keepalive.latency
+        return self._connection.latency
 
     @property
     def socket_stream(self) -> StreamFacts:
@@ -392,9 +401,9 @@ def _check_callback(name: str, callback: object) -> None:
     check_callable(name_of(callback), callback, 1, f"{name} is called with one argument: ws")
 
 
-def _pop(inbox: Inbox) -> Message | None:
-    return inbox.pop() if inbox.messages else None
+def _pop(queue: ReceiveQueue) -> Message | None:
+    return queue.pop() if queue.messages else None
 
 
-def _count(inbox: Inbox) -> int:
-    return len(inbox.messages) + (inbox.pong is not None)
+def _count(queue: ReceiveQueue) -> int:
+    return len(queue.messages) + (queue.pong is not None)

@@ -24,7 +24,7 @@ class StreamFacts:
     @property
     def bytes_available(self) -> int:
         """Bytes that were received and wait, as messages, for the handler."""
-        return self._connection.receiving.inbox.size
+        return self._connection.link.receiving.size
 
     @property
     def last_error(self) -> Exception | None:

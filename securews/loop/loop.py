@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -39,7 +40,7 @@ from securews.loop.poller import Poller, make_poller
 from securews.loop.relay import Relay
 from securews.loop.timers import Timers
 
-__all__ = ["Loop", "Owner", "Watched"]
+__all__ = ["Caller", "Loop", "Owner", "Watched"]
 
 log = logging.getLogger("securews.server")
 
@@ -90,6 +91,13 @@ class Owner:
         raise NotImplementedError
 
 
+class Caller(Protocol):
+    """Who calls the user's code on a loop."""
+
+    def callback_name(self) -> str:
+        """What the log calls it."""
+
+
 class Loop:
     """An I/O loop. `run()` makes the calling thread its own; `stop()` ends it.
 
@@ -119,6 +127,8 @@ class Loop:
         self._over = False
         """Under the lock: nothing that is asked for is done any more."""
         self._thread: int | None = None
+        self.caller: Caller | None = None
+        """Who calls the user's code at present; None where nobody does."""
         self.on_signals: Callable[[bytes], None] | None = None
         """Called on the loop's thread with what others wrote to `signal_fd`: signals' numbers."""
         self._wake_read, self._wake_write = os.pipe()
@@ -131,6 +141,11 @@ class Loop:
         self._poller.watch(self._wake_read, read=True, write=False)
 
     # -- any thread ------------------------------------------------------------------------
+
+    def callback_name(self) -> str:
+        """What the log calls the user's code that runs on the loop's thread; "" for none."""
+        caller = self.caller
+        return "" if caller is None else caller.callback_name()
 
     def on_loop_thread(self) -> bool:
         """Whether the calling thread is the loop's own."""
@@ -168,6 +183,18 @@ class Loop:
     def wake(self) -> None:
         """End a wait."""
         poke(self._wake_write)
+
+    def wait_for_turn(self, seconds: float = 1.0) -> None:
+        """Wait until everything that was scheduled had its turn; not on an I/O thread."""
+        over = threading.Event()
+
+        def call_again() -> None:
+            if not self.call_soon(over.set):
+                over.set()
+
+        # In a turn calls come before what is scheduled: the second call comes after it.
+        if self.call_soon(call_again):
+            over.wait(seconds)
 
     def stop(self) -> None:
         """End `run()` after the present turn."""

@@ -10,3 +10,11 @@ cdef class Relay:
     cpdef wake(self, double now)
     cpdef wait(self, Lock wake_up, seconds)
     cdef Lock _next(self)
+
+cdef class RelayedCondition:
+    cdef public object waiter
+    cdef public Lock _lock, _wake_up
+    cdef public Relay _relay
+    cdef public bint _waiting
+    cpdef notify(self)
+    cpdef wait(self, seconds)

@@ -15,13 +15,14 @@ once for the next `DISTRUST` seconds. Without a GIL it always does.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from time import monotonic
 
 from securews.common.interpreter import gil_enabled
 from securews.common.locks import Lock, hand_over
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "RelayedCondition"]
 
 PATIENCE = 0.001
 """Seconds that the loop waits, at most."""
@@ -29,6 +30,9 @@ QUICK = 50e-6
 """Seconds that a thread may take, in the mean, for what it received."""
 DISTRUST = 0.1
 """Seconds in which all are woken at once."""
+SIGNAL_SECONDS = 0.5
+"""The main thread looks so often whether a signal came: one that comes just before a wait for a
+lock, or to another thread, does not end that wait."""
 
 
 class Relay:
@@ -98,3 +102,44 @@ def _wake_at_once(wake_ups: list[Lock]) -> None:
             wake_up.release()
         except RuntimeError:
             pass  # it is not held: who waited has given up
+
+
+class RelayedCondition:
+    """A condition for one thread at a time, which a loop wakes through its relay.
+
+    Cheaper than a `threading.Condition`: who waits holds a lock that is given back to wake it.
+
+    Args:
+        lock: held by whoever calls `wait` and `notify`, as with `threading.Condition`.
+        relay: of the loop.
+    """
+
+    __slots__ = ("_lock", "_relay", "_waiting", "_wake_up", "waiter")
+
+    def __init__(self, lock: Lock, relay: Relay) -> None:
+        self._lock = lock
+        self._relay = relay
+        self._wake_up = Lock()
+        self._wake_up.acquire()
+        self._waiting = False
+        """It waits, and was not woken yet."""
+        self.waiter: int | None = None
+        """The thread that may wait; it says so itself, and when it is done."""
+
+    def notify(self) -> None:
+        """Loop thread: wake who waits, at the end of this turn."""
+        if self._waiting:
+            self._waiting = False
+            self._relay.add(self._wake_up)
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait at most so many seconds. May return for nothing: ask again what there is."""
+        if self.waiter == threading.main_thread().ident:
+            seconds = SIGNAL_SECONDS if seconds is None else min(seconds, SIGNAL_SECONDS)
+        self._waiting = True
+        self._lock.release()
+        try:
+            self._relay.wait(self._wake_up, seconds)
+        finally:
+            self._lock.acquire()
+            self._waiting = False

@@ -76,7 +76,7 @@ def encode_frame(
     """Encode one frame, header and payload in one piece, so that they leave in one send.
 
     Knows no rules but the format's; the state and the limits of control frames are the concern
-    of `WebSocketProtocol.encode`. Any thread.
+    of whoever sends. Any thread.
 
     Args:
         opcode: an `Opcode`.
@@ -111,6 +111,7 @@ def take_messages(
     masked: bool,
     max_size: int,
     room: int | None,
+    most: int,
 ) -> tuple[int, int | None]:
     """Take the unfragmented messages that stand complete in `data` from `position` on.
 
@@ -124,6 +125,7 @@ def take_messages(
         masked: whether frames have to be masked (those of a client have to).
         max_size: the largest payload, in bytes.
         room: bytes of memory after which to stop, or None for as many as there are.
+        most: messages at most.
 
     Returns:
         The position of the first byte that was not taken, and what is left of the room.
@@ -134,7 +136,7 @@ def take_messages(
     mask_bit = key_size << 5
     last = len(data) - 6  # six bytes can be unpacked wherever position <= last
     end_of_data = len(data)
-    while position <= last and (room is None or room > 0):
+    while position <= last and most > 0 and (room is None or room > 0):
         first, size, key = _short_header(data, position)
         size ^= mask_bit  # above 127 if the mask bit was not as it has to be
         if size > 127 or (first != 0x82 and first != 0x81):  # noqa: PLR1714 (a set is slower)
@@ -165,6 +167,7 @@ def take_messages(
             except UnicodeDecodeError:
                 break
         position = end
+        most -= 1
         if room is not None:
             room -= getsizeof(messages[-1])
     return position, room

@@ -113,6 +113,7 @@ def take_messages(
     bint masked,
     Py_ssize_t max_size,
     room,
+    Py_ssize_t most,
 ):
     """Take the messages that stand complete in `data`; see the Python twin."""
     cdef const uint8_t *bytes_ = <const uint8_t *> PyBytes_AS_STRING(data)
@@ -126,7 +127,7 @@ def take_messages(
     cdef bytes payload
     if bounded:
         left = room
-    while position <= last and (not bounded or left > 0):
+    while position <= last and most > 0 and (not bounded or left > 0):
         first = bytes_[position]
         size = bytes_[position + 1] ^ mask_bit  # above 127 if the mask bit was wrong
         if size > 127 or (first != 0x82 and first != 0x81):
@@ -162,6 +163,7 @@ def take_messages(
             except UnicodeDecodeError:
                 break
         position = end
+        most -= 1
         if bounded:
             left -= getsizeof(messages[-1])
     return position, left if bounded else None

@@ -1,4 +1,4 @@
-"""What comes out of a `WebSocketProtocol`: messages, control frames, and its end.
+"""What comes out of a `WebSocketParser`: messages, control frames, and its end.
 
 A message is what the user gets: `str` for a text message, `bytes` for a binary one.
 """

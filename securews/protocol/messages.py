@@ -39,7 +39,6 @@ class IncomingMessage:
 
     __slots__ = (
         "_buffer",
-        "_compressed",
         "_decoder",
         "_empty",
         "_frames",
@@ -49,6 +48,7 @@ class IncomingMessage:
         "_received",
         "_text",
         "begun",
+        "compressed",
         "max_compressed",
     )
 
@@ -71,13 +71,14 @@ class IncomingMessage:
         """Whether the first frame's header has come and the last frame's end has not."""
         self._frames = 0
         self._empty = 0
-        self._compressed = False
+        self.compressed = False
+        """Whether what comes is inflated."""
         self._received = 0  # bytes of payload, as they came
 
     @property
     def size_left(self) -> int:
         """Bytes that the next frame may have: the limit is for the sum of all frames."""
-        if self._compressed and self.max_compressed is not None:
+        if self.compressed and self.max_compressed is not None:
             return self.max_compressed - self._received
         return self._max_size - len(self._buffer)
 
@@ -104,7 +105,7 @@ class IncomingMessage:
             raise ProtocolError("a message begins inside another one")
         else:
             self._text = header.opcode is Opcode.TEXT
-            self._compressed = header.compressed
+            self.compressed = header.compressed
         self.begun = True
         self._frames += 1
         if self._frames > self._max_fragments:
@@ -122,7 +123,7 @@ class IncomingMessage:
                 compressed as it should be; 1009 for what inflates to more than `max_size`.
         """
         self._received += len(piece)
-        if self._compressed:
+        if self.compressed:
             piece = self._inflated(piece)
         if self._text:
             if self._decoder is None:
@@ -143,7 +144,7 @@ class IncomingMessage:
         Raises:
             ProtocolError: as `add`.
         """
-        if self._compressed:
+        if self.compressed:
             piece = self._inflated(piece, last=True)
         whole: bytes | bytearray = piece  # a message in one piece is not copied
         if self._buffer:

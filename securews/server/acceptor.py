@@ -14,7 +14,6 @@ import socket
 
 from securews.common.errors import Reject
 from securews.connection.channel import Channel
-from securews.protocol.opening import encode_response
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread
 from securews.server.opening import RETRY, Opening
@@ -145,11 +144,9 @@ class Acceptor:
             return
         self._refusals += 1
         channel = Channel(stream, core.loop, write_timeout=1.0, released=self._refusal_over)
-        channel.consumer = Opening(core, core.io.first, channel)
         core.io.first.add(channel)
         answer = Reject(503, RETRY, "too many connections; try again soon\n")
-        channel.outbox.append(encode_response(answer))
-        channel.finish()
+        Opening(core, core.io.first, channel).answer(answer)
 
     def _refusal_over(self, channel: Channel) -> None:
         self._refusals -= 1

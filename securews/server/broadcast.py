@@ -1,4 +1,4 @@
-"""One message to many connections: encoded once, and nobody waits for anybody."""
+"""One message to many connections: encoded once, and nobody waits for a peer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,20 @@ def broadcast(
     """
     opcode, payload = encode_message(message)
     shared = SharedMessage(opcode, payload, compress=compress)
-    skipped = []
+    skipped, behind = [], []
     for ws in receivers:
-        try:
-            if not ws._connection.sending.offer_shared(shared):
-                skipped.append(ws)
-        except ConnectionClosed:
+        if ws._connection.sender.needs_turn:
+            behind.append(ws)
+        elif not _offered(ws, shared):
             skipped.append(ws)
-    return skipped
+    # Much waits for these; before one of them is called slow, the loop has to have offered it.
+    for loop in {ws._connection.loop for ws in behind}:
+        loop.wait_for_turn()
+    return skipped + [ws for ws in behind if not _offered(ws, shared)]
+
+
+def _offered(ws: Communicator, message: SharedMessage) -> bool:
+    try:
+        return ws._connection.sender.offer_shared(message)
+    except ConnectionClosed:
+        return False

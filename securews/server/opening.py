@@ -21,6 +21,7 @@ from functools import partial
 from securews.common.errors import HandshakeError, Reject, Response
 from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
+from securews.connection.interfaces import Consumer
 from securews.handlers.handler import ThreadedWebSocketHandler
 from securews.handlers.request import FORM_LIMIT, Request
 from securews.loop.timers import Timer
@@ -41,6 +42,9 @@ log = logging.getLogger("securews.server")
 
 RETRY = {"Retry-After": "1"}
 
+FINISH_SECONDS = 10.0
+"""In which a peer has to take an HTTP answer, and the end of TLS."""
+
 
 class Stage(enum.Enum):
     """How far an opening has come."""
@@ -53,7 +57,7 @@ class Stage(enum.Enum):
     DONE = "was answered, or has ended"
 
 
-class Opening:
+class Opening(Consumer):
     """The consumer of a channel until it is a session. Its loop's thread, except where said."""
 
     __slots__ = (
@@ -63,6 +67,8 @@ class Opening:
         "_expired",
         "_head",
         "_io",
+        "_lock",
+        "_outgoing",
         "_page",
         "_parser",
         "_request",
@@ -85,7 +91,10 @@ class Opening:
         self._head: RequestHead | None = None
         self._request: Request | None = None
         self._page: Page | None = None
+        self._lock = threading.Lock()
         self._answered = False
+        """Under the lock: there is one answer, and whoever is first gives it."""
+        self._outgoing = b""
         self._expired = False
         self._request_begun = False
         self._began_deciding = threading.Event()
@@ -177,22 +186,20 @@ class Opening:
         if self._stage is Stage.WAITING and not self._began_deciding.is_set():
             self._end("the peer left before its turn")
 
-    def turn(self) -> None:
-        """Nothing is asked of an opening by a mark."""
-
-    def turned(self) -> None:
-        """An opening holds little: one head, or one form."""
-
-    def drained(self) -> None:
-        """Nothing waits for this."""
-
-    def finished(self) -> None:
-        """The answer is out."""
+    def next_piece(self, limit: int) -> bytes | None:
+        """Give the channel what is to be answered."""
+        piece, self._outgoing = self._outgoing[:limit], self._outgoing[limit:]
+        return piece or None
 
     def lost(self, error: Exception | None) -> None:
         """The transport broke."""
         self._note(f"the connection broke: {error}")
         self._done()
+        self.channel.forget_consumer()
+
+    def finished(self) -> None:
+        """Let go of the channel: the two refer to each other."""
+        self.channel.forget_consumer()
 
     def _head_complete(self, head: RequestHead) -> None:
         stream = self.channel.stream
@@ -209,8 +216,7 @@ class Opening:
         self._page = page
         self._stage = Stage.BODY
         if head.expects_continue:
-            with self.channel.lock:
-                self.channel.outbox.append(CONTINUE)
+            self._outgoing = CONTINUE
         self._body_received(b"")
 
     def _body_received(self, data: bytes) -> None:
@@ -284,10 +290,8 @@ class Opening:
         """Put the 101 before everything that the handler sends; None if it is too late for it."""
         if self._core.stop_asked:
             raise Reject(503, RETRY, "the server stops\n")
-        session, data = upgrade.make_session(
-            self.channel, self._io.budget, headers, self._session_ended
-        )
-        if not self._begin_answer(data):
+        session = upgrade.make_session(self.channel, self._io.budget, headers, self._session_ended)
+        if not self._is_first_answer():
             return None
         self._core.add_session(session)  # so that its handler's first broadcast reaches it
         loop = self._io.loop
@@ -312,7 +316,7 @@ class Opening:
     # -- the answer ------------------------------------------------------------------------
 
     def answer(self, response: Response | Reject) -> None:
-        """Send an HTTP answer, and close."""
+        """Send an HTTP answer, and close. Loop thread."""
         if self._stage is Stage.DONE:
             return
         head_only = self._request is not None and self._request.method == "HEAD"
@@ -321,27 +325,24 @@ class Opening:
         except ValueError as error:
             log.error("%s; answered with 500", error)
             data = encode_response(Response(500, None, "internal error\n"), head_only=head_only)
-        if not self._begin_answer(data):
+        if not self._is_first_answer():
             return  # `accept` has just said yes
+        self._outgoing += data
         self._note(f"answered with {response.status}")
         self._core.count("refused" if response.status >= 400 else "pages")
         self._done()
-        self.channel.finish()
+        self.channel.finish(FINISH_SECONDS)
 
-    def _begin_answer(self, data: bytes) -> bool:
-        """Queue the one answer; False if there is one already. Loop or accepting thread."""
-        with self.channel.lock:
-            if self._answered:
-                return False
-            self._answered = True
-            self.channel.outbox.append_answer(data)
-        return True
+    def _is_first_answer(self) -> bool:
+        """Whether there is no answer yet; from now on there is. Loop or accepting thread."""
+        with self._lock:
+            first, self._answered = not self._answered, True
+        return first
 
     def _opened(self, session: Session) -> None:
-        """The 101 is in the outbox: from here on it is a session's channel."""
+        """The 101 is queued: from here on it is a session's channel."""
         if self._stage is Stage.DONE or self.channel.phase is not Phase.OPEN:
-            session.connection.observer = session
-            session.connection.lost(ConnectionResetError("the opening had ended already"))
+            session.connection.never_start(session, "the opening had ended already")
             return
         assert self._parser is not None
         self._done()
@@ -349,7 +350,7 @@ class Opening:
         session.opened(self._parser.leftover)
         if self._core.stopping:
             session.connection.start_close(1001, "the server stops")
-        self.channel.mark()
+        self.channel.flush_scheduled()
 
     def _session_ended(self, session: Session) -> None:
         self._core.remove_session(session)
@@ -380,7 +381,7 @@ class Opening:
         if silent:
             self.channel.abort()
         else:
-            self.channel.finish()
+            self.channel.finish(FINISH_SECONDS)
 
     def _done(self) -> None:
         self._stage = Stage.DONE

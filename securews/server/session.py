@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from securews.common.errors import ConnectionClosed
 from securews.connection.connection import Connection
-from securews.connection.inbox import Message
+from securews.connection.interfaces import Message
 from securews.handlers.communicator import Communicator
 from securews.handlers.handler import (
     EventWebSocketHandler,
@@ -36,6 +38,7 @@ class Session:
     """
 
     __slots__ = (
+        "_calling",
         "_ended",
         "_events",
         "_opened_at",
@@ -61,6 +64,7 @@ class Session:
         self._ended = ended
         self._opened_at: float | None = None
         self._warned = False
+        self._calling = "on_message"
 
     # -- the loop's thread: the observer ---------------------------------------------------
 
@@ -78,7 +82,7 @@ class Session:
         assert self._events is not None
         try:
             self._events.on_message(self.ws, message)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
 
     def messages_queued(self) -> None:
@@ -98,43 +102,60 @@ class Session:
             access_log.info(
                 "%s: closed with %s by %s after %.1f s",
                 connection.name,
-                connection.close_code,
-                connection.initiator,
+                connection.link.closing.code,
+                connection.link.closing.initiator,
                 monotonic() - self._opened_at,
             )
         if self._events is not None and self._opened_at is not None:
-            assert connection.close_code is not None
-            code, reason = connection.close_code, connection.close_reason
-            self._call("on_close", self._events.on_close, self.ws, code, reason)
+            closing = connection.link.closing
+            self._call("on_close", self._events.on_close, self.ws, closing.code, closing.reason)
         self.ws._tell_closed()
         self._ended(self)
 
     # -- the accepting thread --------------------------------------------------------------
 
     def communicate(self) -> None:
-        """Run a blocking handler over the connection, to its end."""
-        handler, ws = self.handler, self.ws
+        """Run a blocking handler over the connection, to its end.
+
+        Whatever it raises ends its connection alone; but Ctrl-C in the main thread is for the
+        program, and goes on up.
+        """
         try:
-            handler.prepare_communication(ws)
-            handler.handle_communication(ws)
-        except (Exception, SystemExit) as error:
-            self._failed(error)
-        try:
-            handler.finalize_communication(ws)
-        except (Exception, SystemExit) as error:
-            self._failed(error)
-        self.connection.start_close(1000)
+            self._guarded(self._prepare_and_handle)
+            self._guarded(partial(self.handler.finalize_communication, self.ws))
+        finally:
+            self.connection.start_close(1000)
+            self.connection.handler_done()
 
     # -- internal --------------------------------------------------------------------------
+
+    def _prepare_and_handle(self) -> None:
+        self.handler.prepare_communication(self.ws)
+        self.handler.handle_communication(self.ws)
+
+    def _guarded(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            self._failed(error)
+            if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+                raise
 
     def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         """Run a callback of the user on the loop's thread."""
         began = monotonic()
+        loop = self.connection.loop
+        caller, loop.caller, self._calling = loop.caller, self, name
         try:
             callback(*args)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
+        loop.caller, self._calling = caller, "on_message"
         self._warn_if_slow(began, name)
+
+    def callback_name(self) -> str:
+        """What the log calls the callback that runs."""
+        return f"{handler_name(self.handler)}.{self._calling}"
 
     def _warn_if_slow(self, began: float, name: str) -> None:
         seconds = monotonic() - began
@@ -159,3 +180,7 @@ class Session:
         handler = handler_name(self.handler)
         log.error("%s: %s raised; closed with 1011", name, handler, exc_info=error)
         self.connection.start_close(1011, "internal error")
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

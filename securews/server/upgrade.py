@@ -17,7 +17,7 @@ from securews.handlers.request import Request
 from securews.protocol.deflate_negotiation import accept_offer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_101
-from securews.protocol.websocket import Role
+from securews.protocol.parser import Role
 from securews.server.core import Core, printable_address
 from securews.server.router import Route
 from securews.server.session import Session
@@ -115,9 +115,9 @@ class Upgrade:
         raise Reject(500, None, "internal error\n")
 
     def make_session(
-        self, channel: Channel, budget: Budget, headers: Headers, ended: Ended
-    ) -> tuple[Session, bytes]:
-        """The session, and the bytes of the 101 that go before it. On the accepting thread.
+        self, channel: Channel, budget: Budget[Connection], headers: Headers, ended: Ended
+    ) -> Session:
+        """The session; the 101 goes before everything that it sends. On the accepting thread.
 
         Raises:
             Reject: 500; the user's headers do not fit, or `create_communicator` raised.
@@ -129,23 +129,24 @@ class Upgrade:
             self._extensions, compression, confidential=_confidential(request, headers)
         )
         extension, deflate = agreed or (None, None)
-        connection = Connection(
-            channel,
-            Role.SERVER,
-            self.route.options,
-            limits=self._core.options.limits,
-            budget=budget,
-            name=name,
-            deflate=deflate,
-        )
         try:
             answer = encode_101(self._key, self._subprotocol, headers, extension=extension)
+            connection = Connection(
+                channel,
+                Role.SERVER,
+                self.route.options,
+                limits=self._core.options.limits,
+                budget=budget,
+                name=name,
+                answer=answer,
+                deflate=deflate,
+            )
             ws = handler.create_communicator(connection, request)
             ws._attach(self._core.server, self._subprotocol)
-        except Exception:
+        except BaseException:
             log.exception("%s: the connection could not be set up; answered with 500", name)
             raise Reject(500, None, "internal error\n") from None
-        return Session(handler, connection, ws, ended), answer
+        return Session(handler, connection, ws, ended)
 
 
 def _confidential(request: Request, response_headers: Headers) -> bool:

@@ -406,7 +406,7 @@ def test_where_nothing_may_wait_a_busy_context_means_uncompressed(serving):
     with Deflating(server.address) as client:
         (ws,) = opened.wait()
         ws.send("A" * 100)
-        with ws._connection.sending.compressing._lock:  # as if a thread compressed
+        with ws._connection.sender.compressing._lock:  # as if a thread compressed
             client.send(TEXT, b"now")
             received = [client.recv() for _ in range(3)]
             server.broadcast("D" * 100)
@@ -440,7 +440,7 @@ def test_the_context_ends_with_a_message_that_is_dropped(serving):
         client.send(TEXT, b"go")
         (ws,) = flooded.wait()
         numbers = []
-        while not numbers or ws._connection.channel.outbox.size:
+        while not numbers or ws._connection.link.sending.size:
             message = client.recv()
             numbers.append(int.from_bytes(message[:2]))
             assert message == lines[numbers[-1]]
@@ -533,8 +533,8 @@ def test_what_waits_for_a_handler_is_bounded_by_what_it_inflates_to(serving):
     with Deflating(server.address) as client:
         client.send_raw(packed(BINARY, bomb(1)) * count)
         (ws,) = server.connections
-        eventually(lambda: ws._connection.receiving.paused)
-        assert ws._connection.receiving.inbox.size < 5 * MIB + 1000
+        eventually(lambda: ws._connection.link.receiving.full)
+        assert ws._connection.link.receiving.size < 5 * MIB + 1000
         go.set()
         assert client.recv() == b"all"
 

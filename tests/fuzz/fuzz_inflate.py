@@ -16,7 +16,7 @@ from securews.protocol.deflate import Deflate
 from securews.protocol.deflate_negotiation import DeflateOffer, accept_offer
 from securews.protocol.events import Failure
 from securews.protocol.frames import Opcode, encode_frame
-from securews.protocol.websocket import Role, WebSocketProtocol
+from securews.protocol.parser import Role, WebSocketParser
 
 SIZES = (100, 4096, 1 << 16, 1 << 20)
 WINDOWS = (9, 10, 12, 15)
@@ -57,7 +57,7 @@ def check_inflate(data: bytes) -> None:
     )
 
     def messages(pieces: Iterable[bytes]) -> list[object]:
-        decoder = WebSocketProtocol(Role.SERVER, max_size=max_size, deflate=deflate)
+        decoder = WebSocketParser(Role.SERVER, max_size=max_size, deflate=deflate)
         return received(decoder, pieces, max_size)
 
     whole = messages([wire])
@@ -72,7 +72,7 @@ def compressed_frame(opcode: Opcode, payload: bytes) -> bytes:
     return bytes([frame[0] | _COMPRESSED]) + frame[1:]
 
 
-def received(decoder: WebSocketProtocol, pieces: Iterable[bytes], max_size: int) -> list[object]:
+def received(decoder: WebSocketParser, pieces: Iterable[bytes], max_size: int) -> list[object]:
     """All messages, and "failure" where it ends in one.
 
     Which one may depend on the cut: text that is wrong and too long is found out as either.

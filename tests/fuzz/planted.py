@@ -45,7 +45,7 @@ BUGS = [
     # Basic credentials that are not UTF-8 end in a traceback.
     Bug(
         "http_head",
-        "application/authorization.py",
+        "handlers/authorization.py",
         "except (binascii.Error, ValueError):",
         "except binascii.Error:",
     ),

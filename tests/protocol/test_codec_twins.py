@@ -53,19 +53,25 @@ reads = st.builds(
 )
 
 
-@given(reads, st.booleans(), st.sampled_from([0, 100, 1 << 20]), st.none() | st.integers(0, 5000))
-@example(b"\x81\x80abcd" * 3, True, 10, None)
-@example(b"\x82\xfe\x00\x7dabcd" + bytes(125), True, 1000, None)  # a length that is not minimal
-@example(b"\x82\xff" + bytes(6) + b"\xff\xffabcd" + bytes(65535), True, 1 << 20, None)
-@example(b"\x82\xff\xff" + bytes(90), True, 1 << 20, None)  # longer than an integer of C
-@example(b"\x82\xff" + bytes(5) + b"\1", True, 1 << 20, None)  # cut off in the length
-@example(b"\x81\x81\0\0\0\0\xff", True, 1000, None)  # no UTF-8
-def test_taking_messages(data, masked, max_size, room):
+@given(
+    reads,
+    st.booleans(),
+    st.sampled_from([0, 100, 1 << 20]),
+    st.none() | st.integers(0, 5000),
+    st.integers(0, 9),
+)
+@example(b"\x81\x80abcd" * 3, True, 10, None, 9)
+@example(b"\x82\xfe\x00\x7dabcd" + bytes(125), True, 1000, None, 9)  # a length that is not minimal
+@example(b"\x82\xff" + bytes(6) + b"\xff\xffabcd" + bytes(65535), True, 1 << 20, None, 9)
+@example(b"\x82\xff\xff" + bytes(90), True, 1 << 20, None, 9)  # longer than an integer of C
+@example(b"\x82\xff" + bytes(5) + b"\1", True, 1 << 20, None, 9)  # cut off in the length
+@example(b"\x81\x81\0\0\0\0\xff", True, 1000, None, 9)  # no UTF-8
+def test_taking_messages(data, masked, max_size, room, most):
     results = []
     for module in (codec, in_python):
         messages = []
         stopped = module.take_messages(
-            data, 0, messages, masked=masked, max_size=max_size, room=room
+            data, 0, messages, masked=masked, max_size=max_size, room=room, most=most
         )
         results.append((stopped, messages, [type(message) for message in messages]))
     assert results[0] == results[1]

@@ -196,10 +196,10 @@ def test_the_limit_is_for_data_frames_only():
 # -- the scan ----------------------------------------------------------------------------------
 
 
-def scan(data, *, masked=True, max_size=1 << 20, room=None, position=0):
+def scan(data, *, masked=True, max_size=1 << 20, room=None, position=0, most=1 << 30):
     messages = []
     end, room_left = take_messages(
-        data, position, messages, masked=masked, max_size=max_size, room=room
+        data, position, messages, masked=masked, max_size=max_size, room=room, most=most
     )
     return messages, end, room_left
 

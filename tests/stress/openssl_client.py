@@ -21,7 +21,7 @@ from typing import Self
 
 from securews.protocol.events import Close, Failure, Ping
 from securews.protocol.frames import Opcode, encode_frame
-from securews.protocol.websocket import Role, WebSocketProtocol
+from securews.protocol.parser import Role, WebSocketParser
 
 MOST = 16 << 10
 """Bytes that s_client reads from its standard input at once."""
@@ -139,7 +139,7 @@ class OpenSSLClient:
             self._input.send(frame)
 
     def _receive(self) -> None:
-        decoder = WebSocketProtocol(Role.CLIENT, max_size=1 << 20)
+        decoder = WebSocketParser(Role.CLIENT, max_size=1 << 20)
         code = 1006
         try:
             data = self._rest

@@ -1,11 +1,11 @@
 cimport cython
 
-cdef class Outbox:
+cdef class SendQueue:
     cdef public list _frames
     cdef public object _behind, _pong, _rest, _urgent
-    cdef public Py_ssize_t ready, size
+    cdef public Py_ssize_t bound, ready, size
     cdef public long long taken
-    cdef public bint closed, streaming
+    cdef public bint streaming
     cpdef append(self, bytes frame)
     cpdef append_urgent(self, bytes frame)
     cpdef take(self, Py_ssize_t limit)

@@ -1,4 +1,4 @@
-"""One end of a WebSocket without I/O: every cut of the input, every limit, every fault."""
+"""The parser of a WebSocket: every cut of the input, every limit, every fault."""
 
 from __future__ import annotations
 
@@ -11,27 +11,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securews.common.errors import ProtocolError
-from securews.protocol import websocket
-from securews.protocol.closing import ClosingState
+from securews.protocol import parser
 from securews.protocol.events import Close, Failure, Ping, Pong
 from securews.protocol.frames import Opcode, encode_frame
-from securews.protocol.websocket import Role, WebSocketProtocol
+from securews.protocol.parser import Role, WebSocketParser
 
 KEY = b"\x01\x80\xfe\x37"
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 
 def server(max_size=1 << 20, **options):
-    return WebSocketProtocol(Role.SERVER, max_size=max_size, **options)
+    return WebSocketParser(Role.SERVER, max_size=max_size, **options)
 
 
 def client(max_size=1 << 20, **options):
-    return WebSocketProtocol(Role.CLIENT, max_size=max_size, **options)
+    return WebSocketParser(Role.CLIENT, max_size=max_size, **options)
 
 
 def frame(opcode, payload=b"", *, fin=True):
     """A frame as a client sends it."""
     return encode_frame(opcode, payload, fin=fin, masking_key=KEY)
+
+
+def sent_by(role, opcode, payload=b"", *, fin=True):
+    """A frame as this end sends it."""
+    return encode_frame(opcode, payload, fin=fin, masking_key=KEY if role is Role.CLIENT else None)
+
+
+def other(role):
+    """The other end."""
+    return Role.SERVER if role is Role.CLIENT else Role.CLIENT
 
 
 def comparable(events):
@@ -66,9 +75,9 @@ def test_empty_messages_are_messages():
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 767, 768, 65535, 65536, 65537])
 @pytest.mark.parametrize("role", Role)
 def test_messages_of_every_form_of_length_arrive_at_both_ends(role, size):
-    receiver, sender = (server(), client()) if role is Role.SERVER else (client(), server())
+    receiver = WebSocketParser(role, max_size=1 << 20)
     payload = bytes(index % 251 for index in range(size))
-    wire = sender.encode(BINARY, payload) + sender.encode(TEXT, b"x" * size)
+    wire = sent_by(other(role), BINARY, payload) + sent_by(other(role), TEXT, b"x" * size)
     assert receiver.receive(wire) == [payload, "x" * size]
     assert not receiver.in_message
     assert receiver.unfinished == 0
@@ -172,7 +181,6 @@ def test_any_cut_of_the_input_gives_the_same_events(wire, cuts):
     expected = comparable(whole.receive(wire))
     assert comparable(in_pieces(cut, cut_up(wire, cuts))) == expected
     assert comparable(in_pieces(single, cut_up(wire, range(len(wire))))) == expected
-    assert whole.state is cut.state is single.state
     assert whole.in_message == cut.in_message == single.in_message
     assert bool(whole.unfinished) == bool(cut.unfinished) == bool(single.unfinished)
 
@@ -194,7 +202,7 @@ def test_any_room_gives_the_same_events_a_few_at_a_time(wire, cuts, room):
     assert comparable(events) == expected
 
 
-def take_nothing(data, position, messages, *, masked, max_size, room):
+def take_nothing(data, position, messages, *, masked, max_size, room, most):
     """The scan at its most careful: it may stop anywhere."""
     return position, room
 
@@ -203,7 +211,7 @@ def take_nothing(data, position, messages, *, masked, max_size, room):
 def test_the_careful_path_alone_gives_the_same_events_as_the_fast_scan(wire):
     expected = comparable(server().receive(wire))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(websocket, "take_messages", take_nothing)
+        patch.setattr(parser, "take_messages", take_nothing)
         assert comparable(server().receive(wire)) == expected
 
 
@@ -213,11 +221,11 @@ def test_the_careful_path_alone_gives_the_same_events_as_the_fast_scan(wire):
     st.lists(st.integers(0, 5000), max_size=6),
 )
 def test_what_one_end_encodes_the_other_decodes(messages, role, cuts):
-    sender, receiver = (server(), client()) if role is Role.SERVER else (client(), server())
+    receiver = WebSocketParser(other(role), max_size=1 << 20)
     wire = b"".join(
-        sender.encode(TEXT, message.encode())
+        sent_by(role, TEXT, message.encode())
         if isinstance(message, str)
-        else sender.encode(BINARY, message)
+        else sent_by(role, BINARY, message)
         for message in messages
     )
     received = in_pieces(receiver, cut_up(wire, cuts))
@@ -227,7 +235,7 @@ def test_what_one_end_encodes_the_other_decodes(messages, role, cuts):
 @pytest.mark.promise(63)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.sampled_from(Role))
 def test_noise_never_raises(pieces, role):
-    protocol = WebSocketProtocol(role, max_size=100)
+    protocol = WebSocketParser(role, max_size=100)
     events = in_pieces(protocol, pieces)
     assert all(not isinstance(event, Failure | Close) for event in events[:-1])
 
@@ -269,7 +277,7 @@ def test_noise_never_raises(pieces, role):
 def test_a_breach_of_the_protocol_is_a_failure_with_1002(data):
     protocol = server()
     assert failure_of(protocol, data) == 1002
-    assert protocol.state is ClosingState.FAILED
+    assert protocol.receive(frame(TEXT, b"late")) == []
 
 
 def test_a_masked_frame_of_a_server_is_a_failure_with_1002():
@@ -434,9 +442,8 @@ def test_a_message_is_in_progress_from_the_first_byte_of_its_header_to_the_end_o
 @pytest.mark.parametrize("role", Role)
 def test_a_byte_received_becomes_no_more_memory_than_the_pause_assumes(role, payload):
     """Otherwise a read could overrun the room unmeasured."""
-    sender = client() if role is Role.SERVER else server()
-    wire = sender.encode(TEXT, payload.encode())
-    assert sys.getsizeof(payload) <= websocket._MEMORY_PER_BYTE * len(wire)
+    wire = sent_by(other(role), TEXT, payload.encode())
+    assert sys.getsizeof(payload) <= parser._MEMORY_PER_BYTE * len(wire)
 
 
 # -- pausing -----------------------------------------------------------------------------------
@@ -500,7 +507,6 @@ def test_the_peers_close_comes_with_code_and_reason_and_ends_receiving():
     protocol = server()
     data = frame(Opcode.CLOSE, b"\x03\xe9" + "tschüß".encode()) + frame(TEXT, b"late") + b"\xff"
     assert protocol.receive(data) == [Close(1001, "tschüß")]
-    assert protocol.state is ClosingState.CLOSE_RECEIVED
     assert protocol.receive(frame(TEXT, b"later")) == []
     assert protocol.unfinished == 0
 
@@ -519,131 +525,42 @@ def test_a_close_inside_a_fragmented_message_drops_the_message():
 def test_a_close_during_a_pause_is_found_when_it_is_over():
     protocol = server()
     assert protocol.receive(frame(TEXT, b"a") + frame(Opcode.CLOSE), 1) == ["a"]
-    assert protocol.state is ClosingState.OPEN
     assert protocol.receive(b"", 1) == [Close(1005, "")]
     assert not protocol.paused
 
 
-@pytest.mark.d(37, 38)
-def test_the_answer_to_the_peers_close_completes_the_closing():
+# -- work --------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise(65)
+@given(conversations(), st.lists(st.integers(0, 5000), max_size=5), st.integers(1, 40))
+def test_any_share_of_work_gives_the_same_events_a_few_at_a_time(wire, cuts, work):
+    expected = comparable(server().receive(wire))
     protocol = server()
-    protocol.receive(frame(Opcode.CLOSE, b"\x0f\xa0"))
-    assert protocol.close(4000) == b"\x88\x02\x0f\xa0"
-    assert protocol.state is ClosingState.CLOSED
+    events = []
+    for piece in cut_up(wire, cuts):
+        batches = [protocol.receive(piece, None, work)]
+        while protocol.paused:
+            batches.append(protocol.receive(b"", None, work))
+        assert all(len(batch) <= work + 1 for batch in batches)
+        events += [event for batch in batches for event in batch]
+    assert comparable(events) == expected
 
 
-def test_an_answer_without_a_code_has_no_payload():
-    assert server().close(None) == b"\x88\x00"
-
-
-def test_after_our_close_messages_are_still_parsed_until_the_peers_close():
+@pytest.mark.promise(65)
+def test_a_pass_takes_many_small_messages_and_few_fragments():
     protocol = server()
-    assert protocol.close(1000, "done") == b"\x88\x06\x03\xe8done"
-    assert protocol.state is ClosingState.CLOSE_SENT
-    assert protocol.receive(frame(TEXT, b"late") + frame(Opcode.PING)) == ["late", Ping(b"")]
-    assert protocol.receive(frame(Opcode.CLOSE, b"\x03\xe8")) == [Close(1000, "")]
-    assert protocol.state is ClosingState.CLOSED
-
-
-def test_a_fault_after_our_close_closes_without_a_second_close():
+    assert len(protocol.receive(frame(TEXT, b"x") * 1000, None, parser.WORK)) == parser.WORK
+    assert protocol.paused
+    fragmented = frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"y")
     protocol = server()
-    protocol.close(1000)
-    assert failure_of(protocol, frame(TEXT, b"\xff")) == 1007
-    assert protocol.state is ClosingState.CLOSED
-    assert not protocol.state.may_send_close
+    assert 8 <= len(protocol.receive(fragmented * 1000, None, parser.WORK)) <= 32
+    assert protocol.paused
 
 
-@pytest.mark.d(49)
-def test_a_fault_is_answered_by_a_close():
+def test_forgetting_lets_go_of_what_is_incomplete_and_discards_what_comes():
     protocol = server()
-    assert failure_of(protocol, frame(3)) == 1002
-    assert protocol.close(1002) == b"\x88\x02\x03\xea"
-    assert protocol.state is ClosingState.CLOSED
-
-
-@pytest.mark.d(38)
-def test_a_second_close_of_ours_is_an_error_that_names_the_state():
-    protocol = server()
-    protocol.close(1000)
-    with pytest.raises(RuntimeError, match="a Close frame cannot be sent in state CLOSE_SENT"):
-        protocol.close(1000)
-
-
-def test_a_close_that_is_refused_has_changed_nothing():
-    protocol = server()
-    with pytest.raises(ValueError, match="1006"):
-        protocol.close(1006)
-    with pytest.raises(ValueError, match="123 bytes"):
-        protocol.close(1000, "x" * 124)
-    assert protocol.state is ClosingState.OPEN
-    assert protocol.close(1000)
-
-
-# -- sending -----------------------------------------------------------------------------------
-
-
-def in_state(state):
-    protocol = server()
-    if state is ClosingState.FAILED:
-        protocol.receive(frame(3))
-    if state in (ClosingState.CLOSE_RECEIVED, ClosingState.CLOSED):
-        protocol.receive(frame(Opcode.CLOSE))
-    if state in (ClosingState.CLOSE_SENT, ClosingState.CLOSED):
-        protocol.close(1000)
-    assert protocol.state is state
-    return protocol
-
-
-@pytest.mark.d(38)
-@pytest.mark.promise(47)
-@pytest.mark.parametrize(
-    "state", [state for state in ClosingState if state is not ClosingState.OPEN]
-)
-def test_after_a_close_on_either_side_nothing_but_a_close_is_encoded(state):
-    protocol = in_state(state)
-    with pytest.raises(RuntimeError, match=f"a message cannot be sent in state {state.name}"):
-        protocol.encode(TEXT, b"x")
-    with pytest.raises(RuntimeError, match=f"a ping or pong cannot be sent in state {state.name}"):
-        protocol.encode(Opcode.PONG, b"x")
-
-
-@pytest.mark.d(40)
-def test_fragments_are_encoded_as_asked_for():
-    protocol = server()
-    wire = (
-        protocol.encode(TEXT, b"a", fin=False),
-        protocol.encode(CONTINUATION, b"b", fin=False),
-        protocol.encode(CONTINUATION, b"c"),
-    )
-    assert wire == (b"\x01\x01a", b"\x00\x01b", b"\x80\x01c")
-
-
-@pytest.mark.parametrize("size", [126, 1000])
-def test_a_control_frame_of_ours_that_is_too_long_is_a_value_error(size):
-    with pytest.raises(ValueError, match=f"at most 125 bytes, not {size}"):
-        server().encode(Opcode.PING, bytes(size))
-    assert server().encode(Opcode.PING, bytes(125)) == b"\x89\x7d" + bytes(125)
-
-
-def test_a_control_frame_of_ours_cannot_be_fragmented():
-    with pytest.raises(ValueError, match="cannot be fragmented"):
-        server().encode(Opcode.PING, b"", fin=False)
-
-
-def test_a_close_frame_is_not_made_by_encode():
-    with pytest.raises(ValueError, match=r"close\(\)"):
-        server().encode(Opcode.CLOSE, b"")
-
-
-@pytest.mark.d(50)
-def test_a_client_masks_every_frame_with_a_new_key():
-    keys = iter([b"\x01\x02\x03\x04", b"\x05\x06\x07\x08"])
-    protocol = client(random_key=lambda: next(keys))
-    assert protocol.encode(BINARY, bytes(4)) == b"\x82\x84\x01\x02\x03\x04\x01\x02\x03\x04"
-    assert protocol.close(None) == b"\x88\x80\x05\x06\x07\x08"
-
-
-@pytest.mark.d(50)
-def test_the_keys_of_a_client_come_from_the_operating_system_by_default(monkeypatch):
-    monkeypatch.setattr(websocket.os, "urandom", lambda size: b"rand"[:size])
-    assert client().encode(BINARY, b"") == b"\x82\x80rand"
+    protocol.receive(frame(TEXT, b"begun", fin=False))
+    protocol.forget()
+    assert (protocol.unfinished, protocol.in_message, protocol.paused) == (0, False, False)
+    assert protocol.receive(frame(CONTINUATION, b"x")) == []

@@ -1,47 +1,36 @@
-"""One end of a WebSocket without I/O: bytes in, events out; messages in, frames out.
+"""The receiving half of a WebSocket without I/O: bytes in, events out.
 
-How receiving works
--------------------
-A read is parsed in one pass. Between messages, `take_messages` takes every unfragmented message
-that stands complete in the read, in one tight loop. What it leaves is taken one frame at a time
-by `_take_frame`, and then the loop gets its turn again. So whatever is rare or wrong is judged in
-one place, and the loop can be compiled without a rule in it.
+How it works
+------------
+A read is parsed in one pass or in several. Between messages, `take_messages` takes every
+unfragmented message that stands complete in the read, in one tight loop. What it leaves is taken
+one frame at a time by `_take_frame`, and then the loop goes on. So whatever is rare or wrong is
+judged in one place, and the loop can be compiled without a rule in it.
+
+A pass ends where its share of work is used up, or its room in memory: a peer chooses what its bytes
+cost us, and others are not to wait for it. A frame of one byte costs as much as 8 small messages
+that the loop takes; a message that is inflated costs by what comes out.
 
 Nothing is kept of a read but what cannot be used yet: an incomplete header or control frame (131
 bytes at most), or, when parsing pauses, the read itself with the position reached. The payload of
 an incomplete data frame is unmasked, checked and stored as it comes: once for every byte, however
 the bytes are cut, and in memory that follows what has come and not what was announced.
-
-Threads
--------
-The receiving half (`receive` and what it is asked afterwards) belongs to one thread at a time, the
-sending half (`encode`, `close`) likewise; the two may be different threads at the same moment.
-Each half writes its own attributes only, and `state` is made of both (see `closing.py`).
 """
 
 from __future__ import annotations
 
 import enum
-import os
-from collections.abc import Callable
 from sys import getsizeof, maxsize
 
 from securews.common.errors import ProtocolError
-from securews.protocol.close_codes import encode_close_payload, parse_close_payload
-from securews.protocol.closing import Act, ClosingState, require_may_send, state_after
+from securews.protocol.close_codes import parse_close_payload
 from securews.protocol.codec import apply_mask, take_messages
 from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close, Event, Failure, Ping, Pong
-from securews.protocol.frames import (
-    MAX_CONTROL_SIZE,
-    FrameHeader,
-    Opcode,
-    encode_frame,
-    read_header,
-)
+from securews.protocol.frames import FrameHeader, Opcode, read_header
 from securews.protocol.messages import IncomingMessage
 
-__all__ = ["Role", "WebSocketProtocol"]
+__all__ = ["WORK", "Role", "WebSocketParser"]
 
 _FIRST_CONTROL = Opcode.CLOSE  # a global is found faster than the member of an enum
 
@@ -51,6 +40,16 @@ its 2-byte frame, text with an emoji 4 per byte and 76 once. Where the room is l
 message needs to be measured (`getsizeof` would be a sixth of the time that a small one takes)."""
 
 
+WORK = 256
+"""What one pass may cost: so many small messages, or a share of others (see below)."""
+_FRAME_WORK = 8
+"""Of a frame that is taken by itself."""
+_INFLATED_WORK = 4 << 10
+"""Bytes inflated that cost as much as a small message."""
+_COMPRESSED_PIECE = 4 << 10
+"""Bytes that are inflated at once: they may become a thousand times as many."""
+
+
 class Role(enum.Enum):
     """Which end this is. A client masks what it sends (RFC 6455, section 5.1)."""
 
@@ -58,34 +57,27 @@ class Role(enum.Enum):
     CLIENT = "client"
 
 
-def _four_random_bytes() -> bytes:
-    return os.urandom(4)
-
-
-class WebSocketProtocol:
-    """One end of a WebSocket.
+class WebSocketParser:
+    """Parses what one end of a WebSocket receives. One thread at a time.
 
     Args:
-        role: which end.
+        role: which end we are.
         max_size: the largest message to receive, in bytes (text: of UTF-8).
         max_fragments: frames of one received message at most.
         max_control: control frames that one call of `receive` takes; more are a fault (1008), so
             that a read full of them costs no more than so many. None is any number.
-        random_key: gives the masking key of each frame that a client sends: four bytes that
-            nobody can foresee (RFC 6455, section 10.3).
         deflate: what was agreed about compression; None where nothing was.
 
-    Attributes, as the last `receive` left them; for the receiving thread only:
-        paused: whether the room was used up before the bytes were.
+    Attributes, as the last `receive` left them:
+        paused: whether room or work was used up before the bytes were.
         in_message: whether a frame or message has begun and is not complete. Bytes that wait
             because of a pause do not count: they are no delay of the peer.
         unfinished: bytes of memory held for what is incomplete or waits; 0 if nothing is.
     """
 
     __slots__ = (
-        "_close_sent",
         "_control_left",
-        "_end_received",
+        "_ended",
         "_frame_fin",
         "_frame_key",
         "_frame_left",
@@ -95,7 +87,6 @@ class WebSocketProtocol:
         "_max_control",
         "_max_size",
         "_message",
-        "_random_key",
         "in_message",
         "paused",
         "unfinished",
@@ -108,18 +99,13 @@ class WebSocketProtocol:
         max_size: int,
         max_fragments: int = 1024,
         max_control: int | None = None,
-        random_key: Callable[[], bytes] = _four_random_bytes,
         deflate: Deflate | None = None,
     ) -> None:
-        # The sending half.
-        self._random_key = random_key if role is Role.CLIENT else None
-        self._close_sent = False
-        # The receiving half.
         self._masked = role is Role.SERVER
         self._max_size = max_size
         self._max_control = maxsize if max_control is None else max_control
         self._control_left = self._max_control
-        self._end_received: Act | None = None
+        self._ended = False
         self._message = IncomingMessage(
             max_size=max_size,
             max_fragments=max_fragments,
@@ -135,36 +121,28 @@ class WebSocketProtocol:
         self.unfinished = 0
 
     @property
-    def state(self) -> ClosingState:
-        """How far the closing has come. Any thread."""
-        return state_after(close_sent=self._close_sent, end_received=self._end_received)
-
-    # -- receiving ------------------------------------------------------------------------------
-
-    @property
     def message_received(self) -> int:
-        """Bytes of the unfinished message that have come, before they were inflated.
-
-        Receiving thread only.
-        """
+        """Bytes of the unfinished message that have come, before they were inflated."""
         return self._message.received + len(self._kept)
 
-    def receive(self, data: bytes, room: int | None = None) -> list[Event]:
-        """Parse what was read. Receiving thread only.
+    def receive(self, data: bytes, room: int | None = None, work: int = maxsize) -> list[Event]:
+        """Parse what was read.
 
         Args:
             data: the bytes that came, in any cut.
             room: bytes of memory (`sys.getsizeof` of each) that the messages may take; the one
-                that reaches it is the last. Then parsing pauses: the rest is kept, `paused` is
-                True, and `receive(b"", room)` goes on. Read nothing more from the peer before.
-                None is any amount.
+                that reaches it is the last. None is any amount.
+            work: what the pass may cost; see `WORK`.
+
+        Where either is used up parsing pauses: the rest is kept, `paused` is True, and
+        `receive(b"", ...)` goes on. Read nothing more from the peer before.
 
         Returns:
             What came, in its order. After a `Close` or a `Failure`, which are always the last,
             everything more is discarded.
         """
         events: list[Event] = []
-        if self._end_received is not None:
+        if self._ended:
             return events
         self._control_left = self._max_control
         position = 0
@@ -174,24 +152,31 @@ class WebSocketProtocol:
             else:
                 data, position = self._kept, self._kept_from
         try:
-            position = self._parse(data, position, events, room)
+            position = self._parse(data, position, events, room, work)
         except ProtocolError as error:
             # The fault is the peer's: where it was found is of no interest, and a traceback
             # would keep this frame, and the data, alive.
             error.__context__ = None
             events.append(Failure(error.with_traceback(None)))
-            self._end_received = Act.FAULT
-        if self._end_received is not None:
-            self.paused = False
-            self._message.clear()
-            position = len(data)
-        self._keep(data, position)
-        self.in_message = self._message.begun
-        self.unfinished = self._message.memory()
-        if self._kept:
-            self.in_message = self.in_message or not self.paused
-            self.unfinished += getsizeof(self._kept)
+            self._ended = True
+        if self._ended:
+            self.forget()
+        else:
+            self._keep(data, position)
+            self.in_message = self._message.begun
+            self.unfinished = self._message.memory()
+            if self._kept:
+                self.in_message = self.in_message or not self.paused
+                self.unfinished += getsizeof(self._kept)
         return events
+
+    def forget(self) -> None:
+        """Nothing more is of interest: let go of what is incomplete, and discard what comes."""
+        self._ended = True
+        self._message.clear()
+        self._kept, self._kept_from = b"", 0
+        self.paused = self.in_message = False
+        self.unfinished = 0
 
     def _keep(self, data: bytes, position: int) -> None:
         """Keep the rest of `data`.
@@ -205,7 +190,9 @@ class WebSocketProtocol:
         else:
             self._kept, self._kept_from = data[position:], 0
 
-    def _parse(self, data: bytes, position: int, events: list[Event], room: int | None) -> int:
+    def _parse(
+        self, data: bytes, position: int, events: list[Event], room: int | None, work: int
+    ) -> int:
         """Take all that can be taken from `position` on; return where the rest begins."""
         self.paused = False
         end = len(data)
@@ -213,10 +200,10 @@ class WebSocketProtocol:
             most = _MEMORY_PER_BYTE * (end - position + self._message.memory())
             room = None if room > most else room
         while position < end:
-            if room is not None and room <= 0:
+            if work <= 0 or (room is not None and room <= 0):
                 self.paused = True
                 break
-            before = position
+            before, count = position, len(events)
             if not self._message.begun:
                 position, room = take_messages(
                     data,
@@ -225,15 +212,23 @@ class WebSocketProtocol:
                     masked=self._masked,
                     max_size=self._max_size,
                     room=room,
+                    most=work,
                 )
+                work -= len(events) - count
                 if position > before:
                     continue  # to the two questions above
-            count = len(events)
+            memory = self._message.memory()
             position = self._take_frame(data, position, events)
-            if position == before or self._end_received is not None:
+            if position == before or self._ended:
                 break
-            if room is not None and len(events) > count and isinstance(events[-1], str | bytes):
-                room -= getsizeof(events[-1])
+            work -= _FRAME_WORK
+            message = events[-1] if len(events) > count else None
+            if isinstance(message, str | bytes):
+                if room is not None:
+                    room -= getsizeof(message)
+                work -= len(message) // _INFLATED_WORK
+            else:
+                work -= max(0, self._message.memory() - memory) // _INFLATED_WORK
         return position
 
     def _take_frame(self, data: bytes, position: int, events: list[Event]) -> int:
@@ -259,7 +254,10 @@ class WebSocketProtocol:
             self._frame_key = header.key
             position = header.payload_at
 
-        piece = data[position : position + self._frame_left]
+        most = self._frame_left
+        if self._message.compressed and most > _COMPRESSED_PIECE:
+            most = _COMPRESSED_PIECE
+        piece = data[position : position + most]
         size = len(piece)
         self._frame_left -= size
         if self._frame_key is not None:
@@ -292,61 +290,5 @@ class WebSocketProtocol:
             events.append(Pong(payload))
         else:
             events.append(Close(*parse_close_payload(payload)))
-            self._end_received = Act.CLOSE
+            self._ended = True
         return end
-
-    # -- sending --------------------------------------------------------------------------------
-
-    def encode(
-        self,
-        opcode: Opcode,
-        payload: bytes | bytearray | memoryview,
-        *,
-        fin: bool = True,
-        compressed: bool = False,
-    ) -> bytes:
-        """The frame that carries `payload`. Sending thread only.
-
-        The caller keeps the frames of a message in order (TEXT or BINARY, then CONTINUATION, the
-        last with `fin`) and others out from between them (RFC 6455, section 5.4). `compressed`
-        goes with the first frame of a message that a `Deflater` made.
-
-        Raises:
-            RuntimeError: the closing has come too far for it; ask `state` first.
-            ValueError: a control frame over 125 bytes or without `fin`, or a Close frame, which
-                is for `close`.
-        """
-        # Nothing has ended: the state is OPEN, in which everything may be sent.
-        if self._close_sent or self._end_received is not None:
-            act = Act.CONTROL if opcode >= _FIRST_CONTROL else Act.MESSAGE
-            require_may_send(self.state, act)
-        if opcode >= _FIRST_CONTROL:
-            if opcode == Opcode.CLOSE:
-                raise ValueError("a Close frame is made by close()")
-            if not fin:
-                raise ValueError("a control frame cannot be fragmented")
-            payload = bytes(payload)
-            if len(payload) > MAX_CONTROL_SIZE:
-                raise ValueError(
-                    f"a ping or pong carries at most {MAX_CONTROL_SIZE} bytes, not {len(payload)}"
-                )
-        key = None if self._random_key is None else self._random_key()
-        return encode_frame(opcode, payload, fin=fin, masking_key=key, compressed=compressed)
-
-    def close(self, code: int | None, reason: str = "") -> bytes:
-        """Our Close frame, the last that we send. Sending thread only.
-
-        Args:
-            code: 1000-1003, 1007-1014 or 3000-4999; None for a frame without payload, the answer
-                to one of the peer's without a code.
-            reason: at most 123 bytes of UTF-8; `close_codes.cut_reason` makes it fit.
-
-        Raises:
-            RuntimeError: it was sent already.
-            ValueError: a code or reason that may not be sent; nothing has changed then.
-        """
-        require_may_send(self.state, Act.CLOSE)
-        payload = encode_close_payload(code, reason)
-        self._close_sent = True
-        key = None if self._random_key is None else self._random_key()
-        return encode_frame(Opcode.CLOSE, payload, masking_key=key)

@@ -2,23 +2,27 @@
 
 Frames are encrypted when the socket takes them, so a broadcast is stored once for all its
 receivers, a message can still be dropped, and control frames go out between two data frames.
-Guarded by the channel's lock; knows no socket and no thread.
+Knows no socket and no thread: the link calls every method with its lock held.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Outbox"]
+__all__ = ["SendQueue"]
 
 Piece = bytes | memoryview
 
 
-class Outbox:
+class SendQueue:
     """Frames in the order in which they leave.
 
     `size` counts every byte that waits, `ready` those that do not wait for the end of a message
-    stream. `taken` counts every byte that ever left. `closed`: nothing more may be added.
+    stream. `taken` counts every byte that ever left.
+
+    Args:
+        bound: bytes; a message is taken while fewer wait, so one of any size fits an empty queue.
+        answer: the answer to the opening request: no frame gets before it, a Ping neither.
     """
 
     __slots__ = (
@@ -27,24 +31,36 @@ class Outbox:
         "_pong",
         "_rest",
         "_urgent",
-        "closed",
+        "bound",
         "ready",
         "size",
         "streaming",
         "taken",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int, answer: bytes = b"") -> None:
+        self.bound = bound
         self._frames: list[bytes] = []
         self._urgent: deque[bytes] | None = None
         self._pong: bytes | None = None
-        self._rest: memoryview | None = None
+        self._rest: memoryview | None = memoryview(answer) if answer else None
         self._behind: deque[bytes] | None = None
-        self.size = 0
-        self.ready = 0
+        self.size = self.ready = len(answer)
         self.taken = 0
         self.streaming = False
-        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no message is taken at present."""
+        return self.size >= self.bound
+
+    @property
+    def full_before_stream(self) -> bool:
+        """Whether the open stream has to wait.
+
+        What waits behind it does not hold it up, or both would wait for ever.
+        """
+        return self.ready >= self.bound
 
     def append(self, frame: bytes) -> None:
         """A whole message; while a message stream is open it queues behind that stream."""
@@ -56,13 +72,6 @@ class Outbox:
         else:
             self.ready += len(frame)
             self._frames.append(frame)
-
-    def append_answer(self, answer: bytes) -> None:
-        """The answer to the opening request: no frame gets before it, a Ping neither."""
-        self._grow(len(answer))
-        before = [self._rest or b"", *self._frames]  # 100 Continue, perhaps
-        self._frames.clear()
-        self._rest = memoryview(b"".join([*before, answer]))
 
     def append_urgent(self, frame: bytes) -> None:
         """A control frame: it goes before every data frame that has not begun."""
@@ -82,7 +91,6 @@ class Outbox:
 
     def append_last(self, frame: bytes) -> None:
         """The Close frame: behind what was taken, and what queued behind a stream is given up."""
-        self.closed = True
         self._behind = None
         self.streaming = False
         self.size = self.ready
@@ -108,6 +116,11 @@ class Outbox:
         self._urgent = self._pong = self._behind = None
         self.streaming = False
         self.size = self.ready = 0 if self._rest is None else len(self._rest)
+
+    def clear(self) -> None:
+        """Forget everything: nothing leaves any more."""
+        self._rest = None
+        self.drop_unsent()
 
     def take(self, limit: int) -> Piece | None:
         """Remove and return the next bytes to send; None where none are ready.
