@@ -62,6 +62,7 @@ def test_a_name_without_a_thread_to_resolve_it_is_an_error_with_words(no_threads
         resolve("name.example", 1, Deadline(TIMEOUT))
 
 
+@pytest.mark.promise(73)
 def test_a_resolver_that_hangs_does_not_put_off_the_deadline(resolver):
     over = threading.Event()
     resolver(lambda: over.wait(TIMEOUT) and [])
@@ -127,6 +128,7 @@ def test_an_address_that_answers_nothing_leaves_time_to_the_next(resolver):
             assert sock.getpeername() == ("127.0.0.1", port)
 
 
+@pytest.mark.promise(73)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems answer from a full queue")
 def test_addresses_that_answer_nothing_have_one_deadline_together(resolver):
     deadline = Deadline(SHORT)

@@ -13,6 +13,7 @@ import securews
 from securews.transport.plain import PlainSocketHandler
 
 
+@pytest.mark.promise(73)
 def test_a_length_that_is_announced_is_judged_from_its_header():
     head = frame(BINARY, length=b"\x7f" + (1 << 40).to_bytes(8), masked=False)
     with (
@@ -24,6 +25,7 @@ def test_a_length_that_is_announced_is_judged_from_its_header():
     assert (caught.value.code, caught.value.initiator) == (1009, "us")
 
 
+@pytest.mark.promise(73)
 def test_a_bomb_is_inflated_up_to_the_limit():
     deflate = zlib.compressobj(wbits=-10)
     bomb = deflate.compress(bytes(64 << 20)) + deflate.flush(zlib.Z_SYNC_FLUSH)
@@ -38,6 +40,7 @@ def test_a_bomb_is_inflated_up_to_the_limit():
     assert (caught.value.code, caught.value.initiator) == (1009, "us")
 
 
+@pytest.mark.promise(73)
 def test_fragments_without_end_are_counted():
     def script(peer: Peer) -> None:
         peer.switch(behind=frame(TEXT, b"a", fin=False, masked=False))

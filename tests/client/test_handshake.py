@@ -32,6 +32,7 @@ def failed_opening(script, *, timeout=SHORT, **options) -> Exception:
     return caught.value
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize("status", INTERIM)
 def test_endless_interim_answers_are_a_handshake_error(status):
     def script(peer: Peer) -> None:
@@ -43,6 +44,7 @@ def test_endless_interim_answers_are_a_handshake_error(status):
     assert f"17 interim answers (the last one: {status} " in str(error)
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize("status", INTERIM)
 def test_interim_answers_do_not_put_off_the_deadline(status):
     def script(peer: Peer) -> None:
@@ -61,6 +63,7 @@ def test_a_few_interim_answers_are_read_over():
         securews.connect(url, timeout=TIMEOUT).abort()
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize(
     "head",
     [
@@ -81,6 +84,7 @@ def test_an_answer_that_drips_does_not_put_off_the_deadline(head):
     assert str(error) == "the server did not answer in time"
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize(
     ("piece", "word"),
     [
@@ -100,6 +104,7 @@ def test_a_head_without_end_is_cut(piece, word):
     assert word in str(error)
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize(
     ("head", "piece"),
     [
@@ -142,11 +147,13 @@ def tls(certificates) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.promise(73)
 def test_a_server_that_never_answers_tls(certificates):
     with scripted(Peer.read_to_end) as url, pytest.raises(TimeoutError, match="in time"):
         securews.connect(url.replace("ws:", "wss:"), tls=certificates.ca_file, timeout=SHORT)
 
 
+@pytest.mark.promise(73)
 def test_a_server_that_drips_into_the_tls_handshake(certificates):
     # The head of a TLS record of 16 KiB, and then a byte of it now and then.
     with (
@@ -156,6 +163,7 @@ def test_a_server_that_drips_into_the_tls_handshake(certificates):
         securews.connect(url.replace("ws:", "wss:"), tls=certificates.ca_file, timeout=SHORT)
 
 
+@pytest.mark.promise(73)
 def test_the_deadline_holds_over_tls_too(certificates):
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -206,6 +214,7 @@ class EndlessStream:
         self._theirs.close()
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize("stuck_in", ["handshake", "send", "answering TLS", "recv"])
 def test_a_socket_that_is_always_ready_does_not_put_off_the_deadline(stuck_in):
     stream = EndlessStream(stuck_in)

@@ -218,6 +218,7 @@ def test_a_refusal_carries_status_headers_and_body(raw: bytes):
     assert str(error) == "the server answered 403 Forbidden: 'not you'"
 
 
+@pytest.mark.promise(73)
 @pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
 def test_interim_answers_are_bounded_whatever_the_chunks(size: int):
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
