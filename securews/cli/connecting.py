@@ -106,7 +106,9 @@ def _connect(arguments: argparse.Namespace) -> Communicator:
     except ValueError as error:  # a header that is the handshake's own
         raise UsageError(str(error)) from error
     except OSError as error:
-        why = error.strerror or error
+        # Ours names host and port, which the URL does here; what it came from is the reason.
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        why = reason.strerror or reason
         raise HandshakeError(f"{arguments.url} cannot be reached: {why}") from error
 
 

@@ -34,6 +34,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _BODY_LIMIT = 64 << 10
 """What is kept of the body of a refusal, in bytes."""
+_INTERIM_LIMIT = 16
+"""Interim answers (RFC 9110, section 15.2) before the final one. One or two are common."""
 
 
 def new_key() -> str:
@@ -119,15 +121,22 @@ class ResponseParser:
         self.deflate: Deflate | None = None
         self._lines = _response_lines()
         self._h11 = _h11_client()
+        self._interim = 0
         self._refused: tuple[int, Headers] | None = None
         self._body = bytearray()
         self.leftover = b""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the head of a refusal has come, and the rest of its body has not."""
+        return self._refused is not None
 
     def feed(self, data: bytes) -> Headers | None:
         """Take in what came; the headers once the WebSocket is open.
 
         Raises:
-            HandshakeError: the answer is complete and opens no WebSocket, or is no HTTP.
+            HandshakeError: the answer is complete and opens no WebSocket, is no HTTP, or is put
+                off by interim answers again and again.
         """
         while self._refused is None:
             try:
@@ -145,12 +154,14 @@ class ResponseParser:
                 return headers
             if status >= 200:
                 self._refused = (status, headers)
-            self._lines = _response_lines()  # 1xx: the answer is still to come
+            else:
+                self._count_interim(status)
+            self._lines = _response_lines()
         self._feed_body(data)
         return None
 
     def end(self) -> NoReturn:
-        """The connection ended before `feed` was satisfied: raises the HandshakeError for it."""
+        """Raise the HandshakeError for a connection that ended before `feed` was satisfied."""
         if self._refused is None:
             raise HandshakeError("the server ended the connection before it answered")
         self._refuse()
@@ -161,6 +172,14 @@ class ResponseParser:
         event = self._next_event()
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
         return event.status_code, headers
+
+    def _count_interim(self, status: int) -> None:
+        self._interim += 1
+        if self._interim > _INTERIM_LIMIT:
+            raise HandshakeError(
+                f"the server sent {self._interim} interim answers (the last one: {status} "
+                f"{phrase(status)}) and no final one; at most {_INTERIM_LIMIT} are read"
+            )
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         try:

@@ -218,6 +218,31 @@ def test_a_refusal_carries_status_headers_and_body(raw: bytes):
     assert str(error) == "the server answered 403 Forbidden: 'not you'"
 
 
+@pytest.mark.promise(73)
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+def test_interim_answers_are_bounded_whatever_the_chunks(size: int):
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    parser = ResponseParser(KEY)
+    assert parser.feed(hint * 16) is None
+    raw = hint * 1000
+    with pytest.raises(HandshakeError, match=r"17 interim answers \(the last one: 103 ") as caught:
+        for start in range(0, len(raw), size):
+            assert parser.feed(raw[start : start + size]) is None
+    assert caught.value.status == 0
+
+
+def test_sixteen_interim_answers_are_read_over():
+    assert ResponseParser(KEY).feed(b"HTTP/1.1 100 Continue\r\n\r\n" * 16 + GOOD) is not None
+
+
+def test_it_is_known_that_the_server_has_refused_while_the_body_comes():
+    parser = ResponseParser(KEY)
+    parser.feed(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n")
+    assert not parser.refused
+    parser.feed(b"\r\nnot")
+    assert parser.refused
+
+
 def test_a_body_without_length_lasts_until_the_end():
     error = failure(b"HTTP/1.0 502 Bad Gateway\r\n\r\nproxy\x1b[31m", ended=True)
     assert (error.status, error.body) == (502, b"proxy\x1b[31m")
