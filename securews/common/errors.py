@@ -167,15 +167,17 @@ def phrase(status: int) -> str:
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The error itself, without the frames that it passed through, and those of its causes.
+    """The error itself, without the frames that it and its causes have passed through.
 
     Frames refer to everything that was at work. Whoever keeps an error keeps all of that, and if
     the error belongs to what was at work, nothing of it is freed before a garbage collector runs.
+    What was being handled when it was raised is somebody else's: that is only let go of.
     """
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         each.__traceback__ = None
-        each = each.__cause__ or each.__context__
+        each.__context__ = None
+        each = each.__cause__
     return error

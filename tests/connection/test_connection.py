@@ -1,0 +1,454 @@
+"""One connection in every order of bytes, room, calls, timers and ends."""
+
+import gc
+import weakref
+
+import pytest
+from harness import END, Bench, close, elsewhere, frame, message
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from securews.common.errors import ConnectionClosed, ProtocolError
+from securews.connection.channel import Phase
+from securews.protocol.events import Close, Ping, Pong
+from securews.protocol.frames import Opcode
+
+RESET = ConnectionResetError(104, "Connection reset by peer")
+
+
+@pytest.fixture
+def bench():
+    with Bench() as bench:
+        yield bench
+
+
+# -- closing -------------------------------------------------------------------------------------
+
+
+def test_a_close_of_the_peer_is_answered_and_ends_it(bench):
+    peer = bench.open()
+    peer.says(message(b"one") + close(4000))
+    bench.settle()
+    assert peer.user.messages == [b"one"]
+    assert peer.frames == [Close(4000, "")]
+    assert peer.user.end == (4000, "peer")
+    assert peer.stream.shut
+    peer.says(END)
+    bench.settle()
+    assert peer.stream.closed
+    assert bench.released == [peer.channel]
+
+
+@pytest.mark.promise(47)
+@pytest.mark.parametrize(
+    "then", [frame(3), frame(Opcode.TEXT, b"\xff"), b"\x81\x00"], ids=["opcode", "utf8", "unmasked"]
+)
+def test_a_fault_of_the_peer_after_our_close_leaves_our_code(bench, then):
+    peer = bench.open()
+    elsewhere(peer.connection.start_close, 4321, "enough")
+    bench.settle()
+    peer.says(then)
+    bench.settle()
+    assert peer.user.end == (4321, "us")
+    assert peer.frames == [Close(4321, "enough")]
+
+
+def test_an_abort_of_the_kernel_is_no_abort_of_ours(bench):
+    peer = bench.open()
+    peer.says(ConnectionAbortedError(103, "Software caused connection abort"))
+    bench.settle()
+    assert peer.user.end == (1006, "network")
+
+
+def test_an_abort_of_ours_is_ours(bench):
+    peer = bench.open()
+    elsewhere(peer.link.abort)
+    bench.settle()
+    assert peer.user.end == (1006, "us")
+
+
+@pytest.mark.promise(54)
+@pytest.mark.parametrize("end", [END, RESET], ids=["end", "reset"])
+def test_what_came_before_an_end_is_delivered_before_it_however_much_work_it_is(bench, end):
+    peer = bench.open()
+    peer.says(message(b"x") * 5000, end)
+    bench.settle(10_000)
+    assert len(peer.user.messages) == 5000
+    assert peer.user.end == (1006, "network")
+
+
+def test_a_close_among_what_came_before_a_reset_counts(bench):
+    peer = bench.open()
+    peer.says(message(b"x") * 2000 + close(4000), RESET)
+    bench.settle(10_000)
+    assert len(peer.user.messages) == 2000
+    assert peer.user.end == (4000, "peer")
+
+
+# -- a peer that makes the loop spin ---------------------------------------------------------------
+
+
+@pytest.mark.promise(65)
+def test_bytes_behind_a_close_whose_answer_finds_no_room_do_not_make_the_loop_spin(bench):
+    peer = bench.open(close_timeout=5.0, write_timeout=60.0)
+    peer.takes(0)
+    peer.link.offer(bytes(100_000), 1 << 30)
+    peer.says(close(), b"any byte")
+    bench.settle()
+    assert peer.channel.phase is Phase.FINISHING
+    peer.check()
+    bench.advance(5.5)
+    assert peer.stream.closed, "the deadline of the closing does not run"
+    assert peer.user.closed == 1
+
+
+def test_the_answer_to_a_close_that_finds_no_room_is_given_up_after_close_timeout(bench):
+    peer = bench.open(close_timeout=3.0, write_timeout=None)
+    peer.takes(0)
+    peer.link.offer(bytes(100_000), 1 << 30)
+    peer.says(close())
+    bench.settle()
+    assert not peer.over
+    bench.advance(3.5)
+    assert peer.user.end == (1000, "peer")
+    assert peer.stream.closed
+
+
+# -- bounded work --------------------------------------------------------------------------------
+
+
+FRAGMENTED = frame(Opcode.BINARY, b"x", fin=False) + frame(Opcode.CONTINUATION, b"y")
+
+
+@pytest.mark.promise(65)
+@pytest.mark.parametrize("flood", [FRAGMENTED, message(b"")], ids=["fragments", "empty"])
+def test_a_flood_of_work_in_one_read_leaves_others_their_turn(bench, flood):
+    order = []
+    flooder = bench.open(on_message=lambda _: order.append("flooder"))
+    honest = bench.open(on_message=lambda _: order.append("honest"))
+    flooder.says(flood * 5000)
+    bench.turn()
+    before = len(order)
+    assert before < 5000
+    honest.says(message(b"hello"))
+    bench.turn()
+    assert "honest" in order
+    assert order.index("honest") - before <= 1
+    bench.settle(10_000)
+    assert order.count("flooder") == 5000
+
+
+@pytest.mark.promise(65)
+def test_callbacks_that_take_long_let_others_have_their_turn(bench):
+    order = []
+
+    def slow(_):
+        order.append("slow")
+        bench.clock.now += 0.05
+
+    peer, other = bench.open(on_message=slow), bench.open(on_message=lambda _: order.append("o"))
+    peer.says(message(b"x") * 100)
+    other.says(message(b"x"))
+    bench.turn()
+    assert order.count("o") == 1
+    assert order.count("slow") <= 8
+    bench.settle(1000)
+    assert order.count("slow") == 100
+
+
+def test_nothing_is_read_while_something_is_left_over(bench):
+    peer = bench.open()
+    peer.says(FRAGMENTED * 5000, message(b"later"))
+    bench.turn()
+    reads = peer.stream.reads
+    bench.turn(3)
+    assert peer.stream.reads == reads
+    assert not peer.channel.reading
+    peer.check()
+    bench.settle(10_000)
+    assert peer.user.messages[-1] == b"later"
+
+
+# -- what is held --------------------------------------------------------------------------------
+
+
+@pytest.mark.promise(66)
+def test_messages_that_wait_for_their_callback_are_counted():
+    with Bench(max_buffered=1 << 30) as bench:
+        peer = bench.open(outbox_bytes=1000, on_message=lambda m: peer.link.offer(m, 1 << 30))
+        peer.takes(0)
+        peer.says(message(bytes(2000)) * 30)
+        bench.settle()
+        waiting = 30 - len(peer.user.messages)
+        assert waiting > 20
+        assert bench.budget.total >= waiting * 2000
+        peer.takes(None)
+        bench.settle()
+        assert len(peer.user.messages) == 30
+        assert bench.budget.total == 0
+
+
+@pytest.mark.promise(66)
+@pytest.mark.parametrize("event_driven", [True, False])
+@pytest.mark.parametrize("end", [END, RESET, close()], ids=["end", "reset", "close"])
+def test_a_connection_that_is_over_is_freed_without_a_garbage_collector(event_driven, end):
+    with Bench(max_buffered=1 << 30) as bench:
+        gc.collect()
+        gc.disable()
+        try:
+            peer = bench.open(event_driven=event_driven)
+            unfinished = frame(Opcode.BINARY, bytes(50_000), fin=False)
+            peer.says(message(b"one") + unfinished, end, END)
+            bench.settle()
+            peer.connection.handler_done()
+            bench.settle()
+            assert peer.over
+            assert peer.stream.closed
+            assert bench.budget.total == 0
+            bench.released.clear()
+            freed = [weakref.ref(peer.user), weakref.ref(peer.stream)]
+            del peer
+            assert [ref() for ref in freed] == [None, None]
+        finally:
+            gc.enable()
+
+
+def test_unread_messages_are_counted_after_their_peer_has_gone():
+    with Bench(max_buffered=1 << 30) as bench:
+        peer = bench.open(event_driven=False)
+        peer.says(message(bytes(10_000)) * 5 + close(), END)
+        bench.settle()
+        assert peer.over
+        assert bench.budget.total > 50_000
+        elsewhere(peer.connection.handler_done)
+        bench.settle()
+        assert bench.budget.total == 0
+
+
+@pytest.mark.promise(67, 70)
+def test_over_the_limit_unread_messages_of_peers_that_are_gone_are_dropped_first():
+    with Bench(max_buffered=100_000) as bench:
+        gone = bench.open(event_driven=False)
+        gone.says(message(bytes(60_000)) + close(), END)
+        bench.settle()
+        alive = bench.open(event_driven=False)
+        alive.says(message(bytes(60_000)))
+        bench.settle()
+        assert not alive.over
+        assert bench.budget.total < 100_000
+        with pytest.raises(ConnectionClosed, match="unread messages were dropped") as raised:
+            elsewhere(gone.link.take, "recv()", lambda queue: queue.pop_first({bytes}), 1)
+        assert raised.value.code == 1013
+
+
+@pytest.mark.promise(70)
+def test_over_the_limit_who_holds_most_goes_and_the_others_notice_nothing():
+    with Bench(max_buffered=200_000) as bench:
+        small = [bench.open() for _ in range(10)]
+        for peer in small:
+            peer.says(frame(Opcode.BINARY, bytes(5000), fin=False))
+        greedy = bench.open()
+        for _ in range(40):
+            greedy.says(frame(Opcode.BINARY, bytes(5000), fin=False)[:2], b"")
+        greedy.stream.incoming.clear()
+        greedy.says(frame(Opcode.BINARY, bytes(190_000), fin=False))
+        bench.settle()
+        assert greedy.user.end == (1013, "us")
+        assert not any(peer.over for peer in small)
+        assert bench.budget.total < 200_000
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+def test_a_silent_peer_is_asked_and_then_given_up(bench):
+    peer = bench.open(ping_interval=20.0, ping_timeout=20.0)
+    bench.advance(20)
+    assert [type(event) for event in peer.frames] == [Ping]
+    bench.advance(20)
+    assert peer.user.end == (1006, "network")
+
+
+def test_a_message_that_is_held_open_is_1008(bench):
+    peer = bench.open(message_timeout=30.0)
+    peer.says(frame(Opcode.TEXT, b"begun", fin=False))
+    bench.advance(32)
+    assert peer.user.end == (1008, "us")
+    bench.advance(60)  # nothing arms again on a connection that is over
+    assert peer.user.closed == 1
+
+
+def test_pings_of_the_user_are_answered_by_a_later_pong_of_ours(bench):
+    peer = bench.open(ping_interval=20.0)
+    waiter = elsewhere(peer.connection.ping, b"user's")
+    bench.advance(20)
+    own = peer.frames[-1].payload
+    peer.says(frame(Opcode.PONG, own))
+    bench.settle()
+    assert elsewhere(waiter.wait, 1) >= 0
+    assert peer.connection.latency is not None
+
+
+# -- random schedules ----------------------------------------------------------------------------
+
+
+class Schedules(RuleBasedStateMachine):
+    """Two connections of one loop, whatever happens to them."""
+
+    @initialize(
+        event_driven=st.booleans(),
+        bound=st.sampled_from([100, 5000, 1 << 20]),
+        queue=st.sampled_from([0, 1, 16]),
+        buffered=st.sampled_from([3000, 50_000, 1 << 30]),
+        slow=st.sampled_from(["close", "drop"]),
+    )
+    def open(self, event_driven, bound, queue, buffered, slow):
+        self.bench = Bench(max_buffered=buffered)
+        options = {
+            "outbox_bytes": bound,
+            "max_queue": queue,
+            "max_queue_bytes": 4000,
+            "slow_client": slow,
+            "max_size": 5000,
+        }
+        self.peers = [
+            self.bench.open(event_driven=event_driven, on_message=self.answer(number), **options)
+            for number in range(2)
+        ]
+        self.sent = [[] for _ in self.peers]
+
+    def answer(self, number):
+        def on_message(received):
+            self.user_sends_on_loop(number, received)
+
+        return on_message
+
+    def user_sends_on_loop(self, number, payload):
+        peer = self.peers[number]
+        try:
+            taken = peer.connection.sender.offer(peer.connection.sender.frame(2, bytes(payload)))
+        except ConnectionClosed:
+            return
+        if taken:
+            self.sent[number].append(bytes(payload))
+
+    numbers = st.integers(0, 1)
+
+    @rule(number=numbers, sizes=st.lists(st.sampled_from([0, 1, 200, 4000]), max_size=6))
+    def peer_sends_messages(self, number, sizes):
+        self.peers[number].says(b"".join(message(bytes(size)) for size in sizes) or message())
+
+    @rule(number=numbers, count=st.sampled_from([1, 50, 300]))
+    def peer_sends_fragments(self, number, count):
+        self.peers[number].says(FRAGMENTED * count)
+
+    @rule(
+        number=numbers,
+        piece=st.sampled_from(
+            [
+                frame(Opcode.PING, b"?"),
+                frame(Opcode.PONG, b"!"),
+                frame(Opcode.BINARY, b"begun", fin=False),
+                frame(Opcode.CONTINUATION, b"ended"),
+                message(b"cut")[:3],
+                message(bytes(6000)),
+                close(),
+                close(4000),
+                frame(3),
+            ]
+        ),
+    )
+    def peer_sends(self, number, piece):
+        self.peers[number].says(piece)
+
+    @rule(number=numbers, end=st.sampled_from([END, RESET]))
+    def peer_ends(self, number, end):
+        self.peers[number].says(end)
+
+    @rule(number=numbers, room=st.sampled_from([0, 1, 700, 100_000, None]))
+    def peer_takes(self, number, room):
+        self.peers[number].takes(room)
+
+    @rule(number=numbers, size=st.sampled_from([0, 50, 3000]), urgent=st.booleans())
+    def user_sends_elsewhere(self, number, size, urgent):
+        peer = self.peers[number]
+        try:
+            if urgent:
+                elsewhere(peer.connection.ping, b"ping")
+            else:
+                peer.link.send(peer.connection.sender.frame(2, bytes(size)), 0)
+                self.sent[number].append(bytes(size))
+        except (ConnectionClosed, TimeoutError, RuntimeError):
+            pass
+
+    @rule(number=numbers, size=st.sampled_from([0, 50, 3000]))
+    def broadcast_on_the_loop(self, number, size):
+        self.user_sends_on_loop(number, bytes(size))
+
+    @rule(number=numbers, code=st.sampled_from([1000, 1011, 4444]), discard=st.booleans())
+    def user_closes(self, number, code, discard):
+        if elsewhere(self.peers[number].connection.start_close, code, discard=discard):
+            self.sent[number].append(None)
+
+    @rule(number=numbers)
+    def user_aborts(self, number):
+        elsewhere(self.peers[number].link.abort)
+
+    @rule(number=numbers)
+    def user_takes_all(self, number):
+        elsewhere(self.peers[number].link.look, lambda queue: queue.pop_all())
+
+    @rule(number=numbers)
+    def handler_returns(self, number):
+        elsewhere(self.peers[number].connection.handler_done)
+
+    @rule(count=st.integers(1, 3))
+    def turn(self, count):
+        self.bench.turn(count)
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 40.0]))
+    def time_passes(self, seconds):
+        self.bench.clock.now += seconds
+        self.bench.turn()
+
+    @precondition(lambda self: hasattr(self, "peers"))
+    @invariant()
+    def everything_is_in_order(self):
+        for peer, sent in zip(self.peers, self.sent, strict=True):
+            peer.check()
+            received = peer.data
+            if received:  # whole messages only, in the order in which they were taken
+                taken = iter([payload for payload in sent if payload is not None])
+                assert all(any(each == other for other in taken) for each in received)
+
+    def teardown(self):
+        if not hasattr(self, "bench"):
+            return
+        try:
+            self.bench.settle(20_000)
+            self.everything_is_in_order()
+            for peer in self.peers:
+                peer.takes(None)
+                elsewhere(peer.link.abort)
+                elsewhere(peer.connection.handler_done)
+            self.bench.settle(20_000)
+            for peer in self.peers:
+                assert peer.user.closed == 1
+                assert peer.stream.closed or peer.channel.phase is Phase.DRAINING
+            assert self.bench.budget.total == 0, "what is over holds something"
+            assert all(isinstance(end, (Close, Ping, Pong, bytes)) for end in peer.frames)
+        finally:
+            self.bench.loop.leave()
+
+
+Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSchedules = Schedules.TestCase
+
+
+def test_failing_twice_ends_once(bench):
+    peer = bench.open()
+    peer.connection.fail(ProtocolError("one"))
+    peer.connection.fail(ProtocolError("two", 1009))
+    bench.settle()
+    assert peer.user.end == (1002, "us")
