@@ -213,6 +213,8 @@ def _open(
 
 
 def _wait(stream: SocketStream, want: Want, deadline: Deadline) -> None:
+    if want is Want.READ and stream.bytes_available:
+        return
     poller = select.poll()
     poller.register(stream.fileno(), select.POLLIN if want is Want.READ else select.POLLOUT)
     left = deadline.remaining()

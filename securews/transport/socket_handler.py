@@ -137,7 +137,10 @@ class SocketStream(Protocol):
 
     @abc.abstractmethod
     def recv(self) -> bytes | Want:
-        """Everything that one read of the socket (68 KiB at most) brings.
+        """What one read of the socket (68 KiB at most) brings, or a bounded share of it.
+
+        Where that read brought more than one call may decrypt, `bytes_available` stays more than
+        0, also after READ: call again before the socket is waited for.
 
         Returns:
             Bytes; `b""`, an orderly end; READ, nothing yet; WRITE, nothing yet and TLS wants

@@ -73,11 +73,15 @@ class Transform:
         raise NotImplementedError
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take bytes of the peer; return what they say, None for nothing yet, `b""` for an end."""
+        """Take bytes of the peer; return what they say, None for nothing yet, `b""` for an end.
+
+        It may say a bounded share of it; then more than 0 `bytes_available` have their turn in
+        the next call.
+        """
         raise NotImplementedError
 
     def receive_eof(self) -> bytes:
-        """The peer's FIN came. `b""`, or TruncatedError."""
+        """The peer's FIN came, and nothing is available. `b""`, or TruncatedError."""
         raise NotImplementedError
 
     def send(self, data: bytes | bytearray | memoryview) -> bytes:
@@ -221,7 +225,7 @@ class TransformStream:
         return data
 
     def recv(self) -> bytes | Want:
-        """Everything that one read of the socket brings; see `SocketStream`."""
+        """What one read of the socket brings, or a share of it; see `SocketStream`."""
         if self._ending:
             return self._drain()
         if not self._ready:
