@@ -7,7 +7,7 @@ the HTTP status or the close code to answer with.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, TypeVar
 
 from securews.common.headers import Headers, HeaderSource
 
@@ -23,6 +23,7 @@ __all__ = [
     "Response",
     "SecureWSError",
     "printable",
+    "without_frames",
 ]
 
 Initiator = Literal["us", "peer", "network"]
@@ -37,6 +38,26 @@ def printable(text: object) -> str:
     raw = text if isinstance(text, (str, bytes)) else str(text)
     shown = repr(raw[:LOG_LENGTH])
     return shown if len(raw) <= LOG_LENGTH else f"{shown}... ({len(raw)} characters)"
+
+
+AnyError = TypeVar("AnyError", bound=BaseException)
+
+
+def without_frames(error: AnyError) -> AnyError:
+    """Let go of the tracebacks of an error that is kept, and of its causes; returns it.
+
+    A traceback holds the frames that the error came through, and they hold what they worked on: an
+    object that keeps its own error would stay in memory until the cyclic collector runs.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += (one.__cause__, one.__context__)
+    return error
 
 
 class SecureWSError(Exception):
