@@ -14,6 +14,8 @@ Invariants:
   session. So `send()` is refused while there are any, and TLS' own answers queue behind them.
 - A peer can make TLS answer (KeyUpdate, alerts) without reading our answers. Past
   `PENDING_LIMIT` nothing more is read until the socket has taken some.
+- A closed stream holds facts only, and is freed without the cyclic collector: the error that it
+  keeps lets go of its frames, which hold the stream.
 - After `shutdown()` the transform is not asked again: what still comes is counted by the caller
   and thrown away, so it is not decrypted.
 """
@@ -23,7 +25,7 @@ from __future__ import annotations
 import socket
 from typing import NoReturn
 
-from securews.common.errors import HandshakeError
+from securews.common.errors import HandshakeError, without_frames
 from securews.common.syscalls import receive, send
 from securews.transport.socket_handler import (
     MAX_SEND,
@@ -329,10 +331,12 @@ class TransformStream:
         return NOTHING
 
     def close(self) -> None:
-        """Close the descriptor at once, and let go of what TLS holds."""
+        """Close the descriptor at once, and let go of all but the facts."""
         self._ending = self._fin_sent = True
         self._pending = b""
-        self._transform = PlainTransform(self._transform.info)  # the facts are kept
+        self._transform = PlainTransform(self._transform.info)
+        if self.last_error is not None:
+            without_frames(self.last_error)  # they hold the stream
         self._sock.close()
 
     def fileno(self) -> int:

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from securews.common.errors import HandshakeError, printable
+from securews.common.errors import HandshakeError, printable, without_frames
 from securews.transport.client_hello import (
     NO_APPLICATION_PROTOCOL,
     UNRECOGNIZED_NAME,
@@ -324,7 +324,7 @@ class TLSTransform(Transform):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
-            self._end(_tls_error(exc))
+            self._end(without_frames(_tls_error(exc)))
         found = len(parts) - before
         if found:
             self._useless = 0
@@ -350,8 +350,10 @@ class TLSTransform(Transform):
 
     def _say(self) -> bytes:
         self.bytes_available = 0
-        if isinstance(self._verdict, TLSError):
-            raise self._verdict
+        verdict = self._verdict
+        if isinstance(verdict, TLSError):
+            # A new one each time: an error that was raised holds the frames that hold us.
+            raise type(verdict)(str(verdict)) from verdict.__cause__
         return b""
 
     def send(self, data: bytes | bytearray | memoryview) -> bytes:
