@@ -493,6 +493,16 @@ class SocketHandlerContract:
             with raises(ConfigurationError):
                 handler.check("0.0.0.0")  # noqa: S104  # the refusal is what is tested
 
+    def test_it_may_be_renewed_at_any_time(self) -> None:
+        """A server asks for it every half hour."""
+        handler = self.server_handler()
+        handler.renew_if_due()
+        for begin, end in handler.validities:
+            assert begin < end
+        with self.pair() as pair:
+            handler.renew_if_due()
+            assert send_all(pair.client, pair.server, b"as ever") == b"as ever"
+
     def test_peers_are_let_in_or_not(self) -> None:
         """`on_connect_query` says yes or no."""
         server_socket, client_socket = self.make_sockets()
