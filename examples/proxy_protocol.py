@@ -17,6 +17,7 @@ peers that are let in. https://www.haproxy.org/download/3.0/doc/proxy-protocol.t
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -49,6 +50,16 @@ class ProxyProtocolHandler(SocketHandler):
 
     def reload(self) -> None:
         self.inner.reload()
+
+    def files_changed(self) -> bool:
+        return self.inner.files_changed()
+
+    def renew_if_due(self) -> None:
+        self.inner.renew_if_due()
+
+    @property
+    def validities(self) -> Collection[tuple[dt.datetime, dt.datetime]]:
+        return self.inner.validities
 
     def still_admitted(self, info: TLSInfo) -> bool:
         return self.inner.still_admitted(info)

@@ -83,6 +83,8 @@ def _receive(stream: SocketStream, parser: ResponseParser, deadline: Deadline) -
 def _wait(stream: SocketStream, want: Want, deadline: Deadline) -> None:
     """Wait until the stream can go on, or a while: the caller tries again, and comes back."""
     _check(deadline)
+    if want is Want.READ and stream.bytes_available:
+        return
     poller = select.poll()
     poller.register(stream.fileno(), select.POLLIN if want is Want.READ else select.POLLOUT)
     left = deadline.remaining()

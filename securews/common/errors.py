@@ -7,7 +7,7 @@ the HTTP status or the close code to answer with.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, TypeVar
 
 from securews.common.headers import Headers, HeaderSource
 
@@ -23,6 +23,7 @@ __all__ = [
     "Response",
     "SecureWSError",
     "printable",
+    "without_frames",
 ]
 
 Initiator = Literal["us", "peer", "network"]
@@ -37,6 +38,28 @@ def printable(text: object) -> str:
     raw = text if isinstance(text, (str, bytes)) else str(text)
     shown = repr(raw[:LOG_LENGTH])
     return shown if len(raw) <= LOG_LENGTH else f"{shown}... ({len(raw)} characters)"
+
+
+AnyError = TypeVar("AnyError", bound=BaseException)
+
+
+def without_frames(error: AnyError) -> AnyError:
+    """Let go of the tracebacks of an error that is kept, and of its causes; returns it.
+
+    A traceback holds the frames that the error came through, and they hold what they worked on: an
+    object that keeps its own error would stay in memory until the cyclic collector runs. What was
+    being handled when it was raised may be the user's, who still wants its traceback: that is only
+    let go of.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        one.__traceback__ = None
+        if one.__context__ is not one.__cause__:
+            one.__context__ = None
+        one = one.__cause__
+    return error
 
 
 class SecureWSError(Exception):
@@ -164,20 +187,3 @@ def phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Status"
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """The error itself, without the frames that it and its causes have passed through.
-
-    Frames refer to everything that was at work. Whoever keeps an error keeps all of that, and if
-    the error belongs to what was at work, nothing of it is freed before a garbage collector runs.
-    What was being handled when it was raised is somebody else's: that is only let go of.
-    """
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        each.__traceback__ = None
-        each.__context__ = None
-        each = each.__cause__
-    return error

@@ -1,4 +1,4 @@
-"""Care for the certificates of a running server: reload, file watch, and a warning in time.
+"""Care for the certificates of a running server: reload, renewal, and a warning in time.
 
 And for those of its clients, which are judged again while their connections are open. Reading and
 checking files takes milliseconds and may wait for a disk, and `authorize=` is the user's code: both
@@ -19,10 +19,12 @@ __all__ = ["CertificateCare", "check_revalidation"]
 
 log = logging.getLogger("securews.tls")
 
-WARN_BEFORE = (dt.timedelta(days=1), dt.timedelta(days=14))
-"""How long before the end the log says so, the most urgent first."""
-EXPIRY_INTERVAL = 3600.0
-"""Seconds between two looks at the calendar."""
+WARN_AT = (10, 3)
+"""The log says so when a tenth and when a third of a certificate's life is left; urgent first."""
+LONGEST_LIFE = dt.timedelta(days=90)
+"""What lives longer is warned of as if it lived so long, 30 and 9 days ahead: not years."""
+INTERVAL = 1800.0
+"""Seconds between two looks at the calendar, and at the age of what is renewed after hours."""
 
 
 class CertificateCare:
@@ -30,12 +32,13 @@ class CertificateCare:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._warned: tuple[dt.datetime, dt.timedelta] | None = None
+        self._warned: set[tuple[dt.datetime, int]] = set()
         self._last_error: str | None = None
 
     def start(self) -> None:
-        """Look at the calendar now and then; at files and clients as the options say."""
+        """Look at calendar and age now and then; at files and clients as the options say."""
         self._check_expiry()
+        self._watch_age()
         self._watch_files()
         self._watch_clients()
 
@@ -45,23 +48,38 @@ class CertificateCare:
 
     def _check_expiry(self) -> None:
         loop = self._core.loop
-        loop.timers.call_at(loop.now + EXPIRY_INTERVAL, self._check_expiry)
+        loop.timers.call_at(loop.now + INTERVAL, self._check_expiry)
         self._warn_of_expiry()
 
     def _warn_of_expiry(self) -> None:
-        expires = self._core.socket_handler.expires
-        if expires is None:
-            return
-        left = expires - dt.datetime.now(dt.UTC)
-        due = next((before for before in WARN_BEFORE if left <= before), None)
-        if due is not None and self._warned != (expires, due):
-            self._warned = (expires, due)
-            log.warning(
-                "the certificate expires on %s UTC, in %s; renew it (reload_tls(), SIGHUP or "
-                "reload_interval= load the new one)",
-                f"{expires:%Y-%m-%d %H:%M}",
-                f"{left.days} days" if left.days >= 2 else f"{left.total_seconds() / 3600:.0f} h",
-            )
+        now = dt.datetime.now(dt.UTC)
+        warned: set[tuple[dt.datetime, int]] = set()
+        for begin, end in self._core.socket_handler.validities:
+            left, life = end - now, min(end - begin, LONGEST_LIFE)
+            part = next((part for part in WARN_AT if left * part <= life), None)
+            if part is None:
+                continue
+            if (end, part) not in self._warned | warned:
+                _warn(end, left)
+            warned.add((end, part))
+        self._warned = warned
+
+    def _watch_age(self) -> None:
+        loop = self._core.loop
+        loop.timers.call_at(loop.now + INTERVAL, self._look_at_age)
+
+    def _look_at_age(self) -> None:
+        if not self._core.new_threads.submit(self._renew):
+            self._watch_age()
+
+    def _renew(self) -> None:
+        """In a thread of its own; the next look comes after this one, however long it takes."""
+        try:
+            self._core.socket_handler.renew_if_due()
+        except BaseException:
+            log.exception("renew_if_due raised; the old keys go on")
+        finally:
+            self._core.loop.call_soon(self._watch_age)
 
     def _watch_files(self) -> None:
         interval, loop = self._core.options.reload_interval, self._core.loop
@@ -88,6 +106,8 @@ class CertificateCare:
             if str(error) != self._last_error:  # a watched file stays wrong until it is mended
                 log.error("%s", error)
             self._last_error = str(error)
+        except BaseException:
+            log.exception("reload raised; the old certificates stay")
         else:
             log.info("the certificate files were loaded")
             self._last_error = None
@@ -115,9 +135,19 @@ class CertificateCare:
         info = session.ws.request.tls
         try:
             return info is None or self._core.socket_handler.still_admitted(info)
-        except Exception:
+        except BaseException:
             log.exception("still_admitted raised; %s is closed", session.connection.name)
             return False
+
+
+def _warn(end: dt.datetime, left: dt.timedelta) -> None:
+    hours = left.total_seconds() / 3600
+    log.warning(
+        "the certificate expires on %s UTC, in %s; renew it (reload_tls(), SIGHUP or "
+        "reload_interval= load the new one)",
+        f"{end:%Y-%m-%d %H:%M}",
+        f"{left.days} days" if left.days >= 2 else f"{hours:.0f} h",
+    )
 
 
 def check_revalidation(interval: float | None, handler: SocketHandler) -> None:

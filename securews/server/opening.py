@@ -18,7 +18,7 @@ import logging
 import threading
 from functools import partial
 
-from securews.common.errors import HandshakeError, Reject, Response
+from securews.common.errors import Reject, Response
 from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
 from securews.connection.interfaces import Consumer
@@ -157,8 +157,6 @@ class Opening(Consumer):
 
     def _handshake_failed(self, error: Exception) -> None:
         self._core.count("handshake_failures")
-        if not isinstance(error, (HandshakeError, OSError)):
-            log.error("internal error in a handshake", exc_info=error)
         self._end(f"the handshake failed: {error}")
 
     # -- the request: consumer of the channel ----------------------------------------------

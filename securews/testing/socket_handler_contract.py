@@ -69,6 +69,8 @@ class Pair:
 
 def wait(wants: Mapping[SocketStream, Want]) -> None:
     """Wait until one of the streams can go on, as a poller does; no longer than TIMEOUT."""
+    if any(want is Want.READ and stream.bytes_available for stream, want in wants.items()):
+        return
     poller = select.poll()
     for stream, want in wants.items():
         poller.register(stream.fileno(), select.POLLIN if want is Want.READ else select.POLLOUT)
@@ -256,6 +258,16 @@ class SocketHandlerContract:
             pair.client.send(b"x")
             assert receive(pair.server, 1) == b"x"
 
+    def test_many_small_sends_arrive_in_order(self) -> None:
+        """Whether one `recv()` brings all of them or, for the work that they are, a share."""
+        data = bytes(range(200))
+        with self.pair() as pair:
+            for start in range(len(data)):
+                assert pair.client.send(data[start : start + 1]) is Want.NOTHING
+            assert receive(pair.server, len(data)) == data
+            assert pair.server.recv() is Want.READ
+            assert pair.server.bytes_available == 0
+
     def test_data_right_behind_the_handshake_is_found(self) -> None:
         """It may have come in the handshake's last read, where no poller sees it."""
         with self.silent_pair() as pair:
@@ -283,7 +295,7 @@ class SocketHandlerContract:
             pair.client.send(b"last words")
             finish(pair.client, pair.client.shutdown)
             assert receive_end(pair.server) == b"last words"
-            assert pair.server.recv() == b""
+            assert receive_end(pair.server) == b""
             assert pair.server.last_error is None
 
     def test_shutdown_again_does_nothing(self) -> None:
@@ -480,6 +492,16 @@ class SocketHandlerContract:
         if not handler.secure and not handler.insecure:
             with raises(ConfigurationError):
                 handler.check("0.0.0.0")  # noqa: S104  # the refusal is what is tested
+
+    def test_it_may_be_renewed_at_any_time(self) -> None:
+        """A server asks for it every half hour."""
+        handler = self.server_handler()
+        handler.renew_if_due()
+        for begin, end in handler.validities:
+            assert begin < end
+        with self.pair() as pair:
+            handler.renew_if_due()
+            assert send_all(pair.client, pair.server, b"as ever") == b"as ever"
 
     def test_peers_are_let_in_or_not(self) -> None:
         """`on_connect_query` says yes or no."""

@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import re
 from collections.abc import Callable, Collection
+from threading import current_thread, main_thread
 from typing import TypeAlias
 
 from securews.common.errors import ConfigurationError, HandshakeError, printable
@@ -74,7 +75,9 @@ class Admission:
     ) -> bool:
         try:
             verdict: object = authorize(certificate)
-        except Exception:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # Ctrl-C, where no server is between
             log.exception("authorize failed; the client is refused")
             return False
         if not isinstance(verdict, bool):

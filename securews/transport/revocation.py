@@ -12,9 +12,11 @@ import logging
 import re
 import ssl
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from securews.common.errors import ConfigurationError
 from securews.transport.key_files import StrPath, read_file
@@ -41,10 +43,10 @@ class RevocationLists:
         until: when the first of them becomes stale.
 
     Raises:
-        ConfigurationError: missing, damaged or stale, or not of one of these CAs.
+        ConfigurationError: missing, damaged, stale or not yet valid, or not of one of these CAs.
     """
 
-    __slots__ = ("_lists", "_path", "_remind_at", "_revoked", "until")
+    __slots__ = ("_issuers", "_lists", "_path", "_remind_at", "_revoked", "until")
 
     def __init__(self, path: StrPath, client_ca: StrPath) -> None:
         text = read_file(Path(path), "crl file")
@@ -62,7 +64,8 @@ class RevocationLists:
             )
         self._path = path
         self._lists = sorted(lists, key=lambda revocations: revocations.last_update_utc)
-        self._revoked: dict[str, frozenset[int]] | None = None
+        self._issuers = issuers
+        self._revoked: list[tuple[x509.Certificate, frozenset[int]]] | None = None
         self.until = min(_checked(revocations, issuers, path) for revocations in lists)
         self._remind_at = (self.until - WARN_BEFORE).timestamp()
 
@@ -77,17 +80,23 @@ class RevocationLists:
     def refuses(self, certificate: ClientCertificate) -> bool:
         """Whether the newest list of its issuer revokes it, or there is no list of its issuer.
 
-        What OpenSSL finds in a handshake, for a certificate that it verified earlier.
+        What OpenSSL finds in a handshake, for a certificate that it verified earlier. The issuer is
+        whose key has signed it: more than one CA may have the same name.
         """
         if self._revoked is None:  # two threads that meet here both make it, and alike
-            self._revoked = {
-                revocations.issuer.rfc4514_string(): frozenset(
-                    revoked.serial_number for revoked in revocations
-                )
-                for revocations in self._lists
-            }
-        revoked = self._revoked.get(certificate.issuer)
-        return revoked is None or certificate.serial_number in revoked
+            self._revoked = list(self._by_issuer())
+        leaf = x509.load_der_x509_certificate(certificate.der)
+        for issuer, revoked in self._revoked:
+            if _has_issued(issuer, leaf):
+                return certificate.serial_number in revoked
+        return True
+
+    def _by_issuer(self) -> Iterator[tuple[x509.Certificate, frozenset[int]]]:
+        """The CAs of which there is a list, with what their newest one revokes."""
+        for issuer in self._issuers:
+            signed = [each for each in self._lists if _signed_by(each, issuer)]
+            if signed:  # in the order of their dates
+                yield issuer, frozenset(revoked.serial_number for revoked in signed[-1])
 
     def remind(self) -> None:
         """Say once that a list becomes stale within a day, and once that it is.
@@ -122,8 +131,15 @@ def _checked(
             f"a CRL in {path} is not signed by a CA in client_ca: it is of "
             f"{revocations.issuer.rfc4514_string()}"
         )
+    now = dt.datetime.now(dt.UTC)
+    if revocations.last_update_utc > now:
+        raise ConfigurationError(
+            f"a CRL in {path} is valid from {revocations.last_update_utc:%Y-%m-%d %H:%M:%S} UTC "
+            f"(thisUpdate), and this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC: with it "
+            "every client is refused; set the clock, or take an older list until then"
+        )
     until = revocations.next_update_utc
-    if until is None or until <= dt.datetime.now(dt.UTC):
+    if until is None or until <= now:
         raise ConfigurationError(
             f"a CRL in {path} is stale (nextUpdate {until}): with it every client is refused; "
             "fetch a new one"
@@ -139,3 +155,11 @@ def _signed_by(revocations: x509.CertificateRevocationList, issuer: x509.Certifi
         return revocations.is_signature_valid(key)  # type: ignore[arg-type]  # judged by the except
     except TypeError:  # a key that cannot sign
         return False
+
+
+def _has_issued(issuer: x509.Certificate, leaf: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):  # another name or key
+        return False
+    return True

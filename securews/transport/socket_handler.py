@@ -12,6 +12,7 @@ import datetime as dt
 import enum
 import ipaddress
 import socket
+from collections.abc import Collection
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from securews.common.errors import ConfigurationError, HandshakeError
@@ -31,6 +32,9 @@ __all__ = [
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 """What `socket.accept()` says of a peer: IPv4, IPv6, or the name of a Unix socket."""
+
+ASSUMED_LIFETIME = dt.timedelta(days=90)
+"""Of a certificate of which only the end is known."""
 
 MAX_SEND = 68 << 10
 """Bytes that one `send()` takes: a message of 64 KiB leaves in one TLS write and one system call,
@@ -137,7 +141,10 @@ class SocketStream(Protocol):
 
     @abc.abstractmethod
     def recv(self) -> bytes | Want:
-        """Everything that one read of the socket (68 KiB at most) brings.
+        """What one read of the socket (68 KiB at most) brings, or a bounded share of it.
+
+        Where that read brought more than one call may decrypt, `bytes_available` stays more than
+        0, also after READ: call again before the socket is waited for.
 
         Returns:
             Bytes; `b""`, an orderly end; READ, nothing yet; WRITE, nothing yet and TLS wants
@@ -195,7 +202,8 @@ class SocketStream(Protocol):
 class SocketHandler(abc.ABC):
     """How the bytes of a listener, or of a client, are secured.
 
-    Immutable but for `reload()`, which swaps one reference; any thread may call it.
+    Immutable but for `reload()` and `renew_if_due()`, which swap one reference; any thread may
+    call them.
 
     Attributes:
         secure: whether its streams are encrypted and know whom they speak for.
@@ -251,10 +259,28 @@ class SocketHandler(abc.ABC):
             ConfigurationError: the new ones do not work; the old ones stay in use.
         """
 
+    def renew_if_due(self) -> None:  # noqa: B027  # nothing that ages is a valid answer
+        """Make anew what is used for some hours only: the keys of session tickets. May block.
+
+        A server calls it on a thread of its own, every half hour; without a server it is the
+        program's to call. What fails is logged, and the old goes on. A handler that wraps another
+        one passes the call on.
+        """
+
     @property
     def expires(self) -> dt.datetime | None:
-        """When the first of its certificates ends; None where there is none. The server warns."""
+        """When the first of its certificates ends; None where there is none."""
         return None
+
+    @property
+    def validities(self) -> Collection[tuple[dt.datetime, dt.datetime]]:
+        """From when until when each of its certificates is valid, with time zone.
+
+        The server warns when a third and when a tenth of such a time is left (of 90 days, where it
+        is longer). A handler that only says `expires` has a certificate of 90 days.
+        """
+        expires = self.expires
+        return () if expires is None else ((expires - ASSUMED_LIFETIME, expires),)
 
     def files_changed(self) -> bool:
         """Whether `reload()` would read something else now. May block: it looks at files."""

@@ -14,6 +14,8 @@ Invariants:
   session. So `send()` is refused while there are any, and TLS' own answers queue behind them.
 - A peer can make TLS answer (KeyUpdate, alerts) without reading our answers. Past
   `PENDING_LIMIT` nothing more is read until the socket has taken some.
+- A closed stream holds facts only, and is freed without the cyclic collector: the error that it
+  keeps lets go of its frames, which hold the stream.
 - After `shutdown()` the transform is not asked again: what still comes is counted by the caller
   and thrown away, so it is not decrypted.
 """
@@ -23,7 +25,7 @@ from __future__ import annotations
 import socket
 from typing import NoReturn
 
-from securews.common.errors import HandshakeError
+from securews.common.errors import HandshakeError, without_frames
 from securews.common.syscalls import receive, send
 from securews.transport.socket_handler import (
     MAX_SEND,
@@ -73,11 +75,15 @@ class Transform:
         raise NotImplementedError
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take bytes of the peer; return what they say, None for nothing yet, `b""` for an end."""
+        """Take bytes of the peer; return what they say, None for nothing yet, `b""` for an end.
+
+        It may say a bounded share of it; then more than 0 `bytes_available` have their turn in
+        the next call.
+        """
         raise NotImplementedError
 
     def receive_eof(self) -> bytes:
-        """The peer's FIN came. `b""`, or TruncatedError."""
+        """The peer's FIN came, and nothing is available. `b""`, or TruncatedError."""
         raise NotImplementedError
 
     def send(self, data: bytes | bytearray | memoryview) -> bytes:
@@ -221,7 +227,7 @@ class TransformStream:
         return data
 
     def recv(self) -> bytes | Want:
-        """Everything that one read of the socket brings; see `SocketStream`."""
+        """What one read of the socket brings, or a share of it; see `SocketStream`."""
         if self._ending:
             return self._drain()
         if not self._ready:
@@ -325,10 +331,12 @@ class TransformStream:
         return NOTHING
 
     def close(self) -> None:
-        """Close the descriptor at once, and let go of what TLS holds."""
+        """Close the descriptor at once, and let go of all but the facts."""
         self._ending = self._fin_sent = True
         self._pending = b""
-        self._transform = PlainTransform(self._transform.info)  # the facts are kept
+        self._transform = PlainTransform(self._transform.info)
+        if self.last_error is not None:
+            without_frames(self.last_error)  # they hold the stream
         self._sock.close()
 
     def fileno(self) -> int:

@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -55,7 +55,7 @@ class ServerContexts:
         known_names: names that are served; None serves every name.
         admission: judges a client's certificate.
         development: whether the development CA issued a certificate.
-        expires: when the first of the certificates ends; None where that is not known.
+        validities: from when until when each certificate is valid, as far as that is known.
         files: what the files were when they were read.
     """
 
@@ -66,7 +66,7 @@ class ServerContexts:
     known_names: frozenset[str] | None = None
     admission: Admission = dataclasses.field(default_factory=Admission)
     development: bool = False
-    expires: dt.datetime | None = None
+    validities: tuple[tuple[dt.datetime, dt.datetime], ...] = ()
     files: FileIdentities = ()
 
     def context_for(self, server_name: str | None) -> ssl.SSLContext | None:
@@ -152,14 +152,27 @@ class TLSSocketHandler(SocketHandler):
     @property
     def expires(self) -> dt.datetime | None:
         """When the first of the certificates ends; None for a given SSLContext."""
-        return self._contexts.latest.expires
+        return min((until for _, until in self.validities), default=None)
+
+    @property
+    def validities(self) -> Collection[tuple[dt.datetime, dt.datetime]]:
+        """Of each certificate; none for a given SSLContext."""
+        return self._contexts.latest.validities
+
+    def renew_if_due(self) -> None:
+        """Build the contexts anew, if they are nearly 12 hours old: new keys for session tickets.
+
+        Without a server that calls this it is done by itself, on a thread, when the first
+        connection after the 12 hours is accepted (with the old ones).
+        """
+        self._contexts.renew_if_due()
 
     def files_changed(self) -> bool:
         """Whether a file is not what it was when it was read."""
         return file_identities(self._paths()) != self._contexts.latest.files
 
     def accept(self, sock: socket.socket, address: SocketAddress) -> SocketStream:
-        """The server's end. Renews the contexts first when they are older than 12 hours."""
+        """The server's end."""
         return TransformStream(sock, address, TLSTransform.server(self._contexts.current()))
 
     def connect(self, sock: socket.socket, server_name: str) -> SocketStream:
@@ -202,7 +215,7 @@ class TLSSocketHandler(SocketHandler):
             _dns_names(leaves) if self._sni_unknown == "alert" else None,
             admission,
             any(issued_by_development_ca(leaf) for leaf in leaves),
-            min(leaf.not_valid_after_utc for leaf in leaves),
+            tuple((leaf.not_valid_before_utc, leaf.not_valid_after_utc) for leaf in leaves),
             identities,
         )
 

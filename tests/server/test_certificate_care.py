@@ -13,11 +13,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
+from support import Happened, thread_kind, tracebacks_in
 
 import securews
+from securews.common.options import ServerOptions
+from securews.server import certificate_care
+from securews.server.certificate_care import CertificateCare
+from securews.server.core import Core
+from securews.transport.renewal import AHEAD
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ def test_changed_files_are_loaded_by_themselves_where_reload_interval_asks_for_i
         assert len(faults) == 1  # however often it was looked at meanwhile
 
 
-@pytest.mark.parametrize(("days", "words"), [(10, "in 9 days"), (0.5, "in 12 h"), (40, None)])
+@pytest.mark.parametrize(("days", "words"), [(20, "in 19 days"), (0.5, "in 12 h"), (40, None)])
 def test_a_certificate_that_expires_soon_is_a_warning(authority, tmp_path, tls_log, days, words):
     with securews.serve(0, echo, tls=write(authority, tmp_path, days)) as server:
         served_certificate(authority, server.address[1])  # the loop has had its first turn
@@ -140,6 +147,113 @@ def test_a_certificate_that_expires_soon_is_a_warning(authority, tmp_path, tls_l
         else:
             tls_log.wait_for("expires on")
             tls_log.wait_for(words)
+
+
+class Handler(securews.PlainSocketHandler):
+    """With certificates that a test makes up."""
+
+    def __init__(self, *validities):
+        super().__init__()
+        self.lives = validities
+
+    @property
+    def validities(self):
+        return self.lives
+
+
+class OnlyExpires(securews.PlainSocketHandler):
+    def __init__(self, expires):
+        super().__init__()
+        self._expires = expires
+
+    @property
+    def expires(self):
+        return self._expires
+
+
+def life(days, left):
+    now = dt.datetime.now(dt.UTC)
+    return now - dt.timedelta(days=days - left), now + dt.timedelta(days=left)
+
+
+def care_for(handler):
+    """CertificateCare with a loop that a test turns by hand."""
+    return CertificateCare(Core(None, handler, ServerOptions()))
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "warned"),
+    [
+        (6, 2.1, 0),
+        (6, 1.9, 1),
+        (6, 0.5, 1),
+        (1, 0.34, 0),
+        (1, 0.32, 1),
+        (90, 31, 0),
+        (90, 29, 1),
+        (3650, 31, 0),
+        (3650, 29, 1),
+    ],
+)
+def test_the_warning_comes_when_a_third_of_the_lifetime_is_left(tls_log, days, left, warned):
+    care_for(Handler(life(days, left)))._warn_of_expiry()
+    assert len(tls_log.texts) == warned
+
+
+def test_it_comes_once_and_again_when_a_tenth_is_left(tls_log, monkeypatch):
+    begin, end = life(6, 6)
+    care = care_for(Handler((begin, end), life(90, 60)))
+    for left, warnings in ((2.1, 0), (1.9, 1), (1.0, 1), (0.61, 1), (0.59, 2), (0.1, 2)):
+        moment = end - dt.timedelta(days=left)
+        clock = SimpleNamespace(now=lambda _, moment=moment: moment)
+        monkeypatch.setattr(certificate_care, "dt", SimpleNamespace(datetime=clock, UTC=dt.UTC))
+        care._warn_of_expiry()
+        care._warn_of_expiry()
+        assert len(tls_log.texts) == warnings
+
+
+def test_each_certificate_is_warned_of(tls_log):
+    # One that is renewed all the time must not hide another one that is forgotten.
+    care_for(Handler(life(6, 1.9), life(90, 20), life(90, 80)))._warn_of_expiry()
+    assert ["in 46 h" in text or "in 19 days" in text for text in tls_log.texts] == [True, True]
+
+
+@pytest.mark.parametrize(("left", "warned"), [(31, 0), (29, 1), (8, 1), (0.2, 1)])
+def test_a_handler_that_says_only_when_it_expires_is_warned_of_too(tls_log, left, warned):
+    care_for(OnlyExpires(life(0, left)[1]))._warn_of_expiry()
+    assert len(tls_log.texts) == warned
+
+
+class Renewing(securews.PlainSocketHandler):
+    """Notes on which thread it is asked to renew; fails if it is told to."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.asked = Happened()
+        self.error = error
+
+    def renew_if_due(self):
+        self.asked(thread_kind())
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.promise(13)
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("a bug"), SystemExit(1)])
+def test_renewal_is_asked_for_again_and_again_on_a_thread(monkeypatch, caplog, error):
+    monkeypatch.setattr(certificate_care, "INTERVAL", 0.01)
+    handler = Renewing(error)
+    with securews.serve(0, echo, tls=handler) as server:
+        assert set(handler.asked.wait(3)) == {"securews-thread"}
+        with securews.connect(server.url) as ws:
+            ws.send("still here")
+            assert ws.recv(5) == "still here"
+    assert (error is None) == (not tracebacks_in(caplog))
+
+
+@pytest.mark.promise(13)
+def test_the_server_asks_twice_before_an_hour_has_passed():
+    assert 2 * certificate_care.INTERVAL <= AHEAD
 
 
 def test_a_renewed_certificate_is_judged_at_once(authority, tmp_path, tls_log):

@@ -199,14 +199,20 @@ def test_a_revoked_certificate_is_refused_and_others_are_not(files, mutual, conn
 
 
 @pytest.mark.promise(19)
-def test_a_stale_crl_is_not_begun_with_and_keeps_the_old_one(files, mutual, connect):
+@pytest.mark.parametrize(
+    ("dates", "words"),
+    [({"next_update": NOW - DAY}, "is stale"), ({"last_update": NOW + DAY}, "set the clock")],
+)
+def test_a_crl_of_another_time_is_not_begun_with_and_keeps_the_old_one(
+    files, mutual, connect, dates, words
+):
     handler = mutual(crl=files.crl())
-    stale = files.crl(next_update=NOW - DAY)
-    with pytest.raises(ConfigurationError, match=r"the old certificate stays: .* is stale"):
+    other = files.crl(**dates)
+    with pytest.raises(ConfigurationError, match=rf"the old certificate stays: .*{words}"):
         handler.reload()
     connect(handler, files.client())
-    with pytest.raises(ConfigurationError, match="is stale"):
-        mutual(crl=stale)
+    with pytest.raises(ConfigurationError, match=words):
+        mutual(crl=other)
 
 
 @pytest.mark.promise(19)

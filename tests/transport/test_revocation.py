@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from transport_helpers import DAY, NOW, Files, private_file
 
@@ -53,6 +54,10 @@ def test_lists_that_would_refuse_everybody_are_refused(files):
         (broken, "is damaged"),
         (other.crl(), "not signed by a CA in client_ca"),
         (files.crl(next_update=NOW - DAY), "is stale"),
+        (
+            files.crl(last_update=NOW + DAY, file="ahead.pem"),
+            rf"ahead.pem is valid from {NOW + DAY:%Y-%m-%d %H:%M:%S} UTC .*set the clock, or take",
+        ),
     ):
         with pytest.raises(ConfigurationError, match=words):
             RevocationLists(path, files.ca)
@@ -101,6 +106,43 @@ def test_what_is_listed_is_refused_and_so_is_what_no_list_is_about(files):
     assert not lists.refuses(shown(files.client("good", serial=12)))
     other = Files(files.directory / "other", "Another CA")
     assert lists.refuses(shown(other.client(serial=12)))
+
+
+@pytest.mark.promise(20)
+def test_of_two_cas_of_one_name_each_has_its_own_list(files):
+    # A CA that was made anew with the name of the old one, say. Only the keys tell them apart.
+    other = Files(files.directory / "other")
+    other.ca_certificate = self_signed(files.ca_certificate.subject, other.ca_key)
+    assert other.ca_certificate.subject == files.ca_certificate.subject
+    both = Path(files.ca).read_bytes() + other.ca_certificate.public_bytes(Encoding.PEM)
+    authorities = private_file(files.directory / "both.pem", both)
+    older = Path(files.crl(13, last_update=NOW - 3 * DAY)).read_bytes()
+    newer = Path(other.crl(14, last_update=NOW - 2 * DAY)).read_bytes()
+    for text in (older + newer, newer + older):
+        lists = RevocationLists(private_file(files.directory / "lists.pem", text), authorities)
+        for authority, serial, refused in (
+            (files, 13, True),
+            (files, 14, False),
+            (other, 13, False),
+            (other, 14, True),
+        ):
+            assert lists.refuses(shown(authority.client(serial=serial))) is refused
+    lists = RevocationLists(private_file(files.directory / "lists.pem", newer), authorities)
+    assert lists.refuses(shown(files.client(serial=12))), "no list is about it"
+
+
+def self_signed(name, key):
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - 20 * DAY)
+        .not_valid_after(NOW + 20 * DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
 
 
 def test_of_two_lists_of_an_issuer_the_newer_counts(files):

@@ -1,3 +1,4 @@
+import gc
 import re
 import select
 import shutil
@@ -5,8 +6,10 @@ import socket
 import struct
 import subprocess
 import time
+import weakref
 
 import pytest
+from transport_helpers import Files
 
 from securews.common.errors import HandshakeError
 from securews.testing.socket_handler_contract import (
@@ -17,6 +20,7 @@ from securews.testing.socket_handler_contract import (
     tcp_sockets,
     wait,
 )
+from securews.transport.mutual_tls import MutualTLSSocketHandler
 from securews.transport.socket_handler import PlainHTTPError, TLSError, Want
 from securews.transport.stream import PENDING_LIMIT, PlainTransform, TransformStream
 from securews.transport.tls import TLSSocketHandler
@@ -288,3 +292,146 @@ def _check_key_updates(stream, client):
         while select.select([client.stdout], [], [], 0)[0]:
             seen += client.stdout.read1(1 << 16)
     assert len(re.findall(rb"KEYUPDATE", seen)) >= 10
+
+
+class TrackedStream(TransformStream):
+    """One that a weak reference can be made to."""
+
+    __slots__ = ("__weakref__",)
+
+
+class TrackedTLS(TLSTransform):
+    __slots__ = ("__weakref__",)
+
+
+def shake_and_fail(server, client):
+    """Until one end has failed; the other one is told."""
+    failed = []
+    for _ in range(10):
+        for stream in (client, server):
+            if stream not in failed:
+                try:
+                    stream.handshake()
+                    stream.recv()
+                except RuntimeError:
+                    pass  # the handshake is not done
+                except (HandshakeError, OSError):
+                    failed.append(stream)
+    assert failed
+
+
+def unknown_ca(server, client, _):
+    shake_and_fail(server, client)
+
+
+def refused_by_authorize(server, client, _):
+    shake_and_fail(server, client)
+
+
+def truncated(server, client, sockets):
+    shake_hands(server, client)
+    sockets[1].shutdown(socket.SHUT_WR)
+    with pytest.raises(OSError, match="cut the connection"):
+        receive_end(server)
+    client.shutdown()
+
+
+def cut_off_in_the_handshake(server, client, sockets):
+    client.handshake()
+    sockets[1].shutdown(socket.SHUT_WR)
+    with pytest.raises(HandshakeError):
+        shake_hands(server)
+
+
+def reset(server, client, sockets):
+    shake_hands(server, client)
+    sockets[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with pytest.raises(OSError):
+        receive_end(server)
+    with pytest.raises(OSError):
+        while True:
+            server.send(b"x")
+
+
+def reset_in_the_handshake(server, client, sockets):
+    sockets[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with pytest.raises(HandshakeError):
+        shake_hands(server)
+
+
+def a_bad_record(server, client, sockets):
+    shake_hands(server, client)
+    sockets[1].sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(TLSError):
+        receive_end(server)
+    with pytest.raises(TLSError):
+        receive_end(client)
+
+
+def plain_http(server, _, sockets):
+    sockets[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(PlainHTTPError):
+        shake_hands(server)
+    server.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def an_orderly_end(server, client, _):
+    shake_hands(server, client)
+    for one, other in ((server, client), (client, server)):
+        finish(one, one.shutdown)
+        receive_end(other)
+
+
+ENDS = [
+    unknown_ca,
+    refused_by_authorize,
+    truncated,
+    cut_off_in_the_handshake,
+    reset,
+    reset_in_the_handshake,
+    a_bad_record,
+    plain_http,
+    an_orderly_end,
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_closed_stream_is_freed_without_the_collector(end, shared_files, tmp_path):
+    context = shared_files.client_context(cert=shared_files.client())
+    if end is unknown_ca:
+        context = Files(tmp_path / "other").client_context(cert=shared_files.client())
+    mutual = MutualTLSSocketHandler(
+        *shared_files.server(),
+        client_ca=shared_files.ca,
+        authorize=lambda _: end is not refused_by_authorize,
+    )
+    errors, refs = [], []
+
+    def connection():
+        sockets = tcp_sockets()
+        transforms = (
+            TrackedTLS.server(mutual._contexts.latest),
+            TrackedTLS.client(context, "localhost"),
+        )
+        streams = [
+            TrackedStream(sock, sock.getpeername(), transform)
+            for sock, transform in zip(sockets, transforms, strict=True)
+        ]
+        end(*streams, sockets)
+        tls = [each._tls for each in transforms if each._tls is not None]
+        for stream in streams:
+            stream.close()
+            assert stream.last_error is None or end is not an_orderly_end
+        errors.extend(stream.last_error for stream in streams)
+        refs.extend(weakref.ref(each) for each in (*streams, *transforms, *tls))
+
+    gc.collect()
+    gc.disable()
+    try:
+        connection()
+        assert [ref() for ref in refs] == [None] * len(refs)
+    finally:
+        gc.enable()
+    assert any(errors) or end is an_orderly_end

@@ -9,7 +9,7 @@ from transport_helpers import join, server_transform
 from securews.common.errors import HandshakeError
 from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
 from securews.transport.tls_policy import server_context
-from securews.transport.tls_transform import PIECE, TLSTransform
+from securews.transport.tls_transform import GROUP, PIECE, SHARE, TLSTransform
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -45,8 +45,8 @@ def collect(transform, chunks):
     for chunk in chunks:
         try:
             part = transform.receive(chunk)
-            while part and transform.bytes_available:
-                received += part
+            while part != b"" and transform.bytes_available:
+                received += part or b""
                 part = transform.receive(b"")
         except TLSError as exc:
             return received, type(exc)
@@ -67,7 +67,8 @@ def collect(transform, chunks):
 )
 @given(
     sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
-    messages=st.lists(st.binary(min_size=1, max_size=40000), min_size=1, max_size=3),
+    messages=st.lists(st.binary(min_size=1, max_size=40000), min_size=1, max_size=3)
+    | st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=300),
 )
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 def test_any_chunking_gives_the_same_bytes(context, shared_files, version, sizes, messages):
@@ -133,6 +134,120 @@ def test_64_kib_are_read_in_one_call(pair):
     assert len(wire) > 2 * PIECE
     assert server.receive(wire) == data + data
     assert server.bytes_available == 0
+
+
+def test_small_records_are_decrypted_in_shares(pair):
+    client, server = pair
+    wire = b"".join(client.send(b"x") for _ in range(1000))
+    received = [server.receive(wire)]
+    while server.bytes_available:
+        received.append(server.receive(b""))
+    assert max(map(len, received)) == SHARE
+    assert b"".join(received) == b"x" * 1000
+    # What was kept leaves nothing behind: the next message is read as ever.
+    assert server.receive(client.send(b"next")) == b"next"
+
+
+def test_small_records_behind_the_handshake_are_decrypted_in_shares(context, shared_files):
+    client = TLSTransform.client(shared_files.client_context(ssl.TLSVersion.TLSv1_3), "localhost")
+    server = server_transform(context)
+    client.handshake(b"")
+    server.handshake(client.take_outgoing())
+    client.handshake(server.take_outgoing())
+    early = b"".join(client.send(b"x") for _ in range(2 * SHARE))
+    assert server.handshake(client.take_outgoing() + early)
+    assert server.receive(b"") == b"x" * SHARE
+    assert server.bytes_available
+    assert server.receive(b"") == b"x" * SHARE
+    assert not server.bytes_available
+
+
+def test_the_end_behind_many_records_comes_after_them(pair):
+    client, server = pair
+    wire = b"".join(client.send(b"x") for _ in range(2 * SHARE)) + client.close()
+    assert server.receive(wire) == b"x" * SHARE
+    assert server.receive(b"") == b"x" * SHARE
+    assert server.bytes_available
+    assert server.receive(b"") == b""
+    assert not server.bytes_available
+
+
+class Decrypter:
+    """OpenSSL's reading of records that are not encrypted: "empty" ones are passed over."""
+
+    def __init__(self, incoming):
+        self.incoming = incoming
+        self.begun = b""
+        self.records = 0
+
+    def read(self, size):
+        while True:
+            self.begun += self.incoming.read(max(0, 5 - len(self.begun)))
+            end = 5 + int.from_bytes(self.begun[3:5]) if len(self.begun) >= 5 else 5
+            self.begun += self.incoming.read(end - len(self.begun))
+            if len(self.begun) < end or end == 5:
+                raise ssl.SSLWantReadError
+            record, self.begun = self.begun[5:], b""
+            self.records += 1
+            if record != b"empty":
+                assert len(record) <= size
+                return record
+
+
+def record(data):
+    return b"\x17\x03\x03" + len(data).to_bytes(2) + data
+
+
+@pytest.fixture
+def decrypter(pair):
+    """The server of a pair whose records are not encrypted, and what decrypts them."""
+    _, server = pair
+    decrypter = Decrypter(server._incoming)
+    server._read = decrypter.read
+    return server, decrypter
+
+
+def test_records_that_say_nothing_are_dearer(decrypter):
+    # Each key update is a dozen times the work of a record with data, and of the same size.
+    server, openssl = decrypter
+    assert server.receive(record(b"empty") * 1000) is None
+    assert openssl.records == GROUP
+    assert server.bytes_available
+    openssl.records = 0
+    assert server.receive(record(b"data") + record(b"empty") * 7) is None  # first the older ones
+    assert openssl.records == GROUP
+
+
+@pytest.mark.promise(2)
+def test_records_that_say_nothing_end_the_session_at_64_kib(decrypter):
+    server, openssl = decrypter
+    with pytest.raises(TLSError, match="without a byte of data"):
+        for _ in range(10):
+            assert server.receive(record(b"empty") * 1000) is None
+            while server.bytes_available:
+                assert server.receive(b"") is None
+    assert openssl.records * 10 <= (64 << 10) + GROUP * 10
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 11, 1000])
+def test_records_are_counted_wherever_a_read_cuts_them(decrypter, size):
+    server, openssl = decrypter
+    messages = [b"a", b"empty", b"b" * 300, b"c", b"d" * 16000, b"empty", b"e"]
+    wire = b"".join(map(record, messages))
+    assert collect_all(server, [wire[i : i + size] for i in range(0, len(wire), size)]) == (
+        b"a" + b"b" * 300 + b"c" + b"d" * 16000 + b"e"
+    )
+    assert openssl.records == 7
+    assert server._missing == 0
+
+
+def collect_all(transform, chunks):
+    received = b""
+    for chunk in chunks:
+        received += transform.receive(chunk) or b""
+        while transform.bytes_available:
+            received += transform.receive(b"") or b""
+    return received
 
 
 def test_half_a_record_is_nothing_yet(pair):
