@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -10,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent.parent
 LAB = "lab_handlers:lab"
@@ -42,12 +44,22 @@ class ServerProcess:
     ) -> None:
         command = ["echo"] if serve is None else ["serve", serve]
         secured = ["--plain"] if tls is None else ["--tls-cert", tls[0], "--tls-key", tls[1]]
+        command = ["-m", "securews", *command, "--port", "0", *secured, *flags]
+        self._start([*prefix, sys.executable, *command])
+
+    def _start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Run a command that says where it listens."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "securews", *command, "--port", "0", *secured, *flags],
+            command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
+                **(environment or {}),
+            },
             text=True,
         )
         line = self.process.stdout.readline()
@@ -110,6 +122,8 @@ class ServerProcess:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self._log.close()
 
     def __enter__(self) -> Self:
@@ -123,6 +137,44 @@ class ServerProcess:
         found = re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)
         assert found
         return int(found[1])
+
+
+class ServerProgram(ServerProcess):
+    """A class of served_programs.py in a process of its own, which answers questions.
+
+    Args:
+        name: of the class.
+        environment: variables that the process has beside ours.
+        settings: keyword arguments of the class: what is its own, and options of `serve()`.
+    """
+
+    def __init__(
+        self, name: str, *, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> None:
+        program = str(Path(__file__).parent / "served_programs.py")
+        command = [sys.executable, program, name, json.dumps(settings)]
+        self._start(command, environment)
+
+    def ask(self, method: str, **arguments: object) -> Any:
+        """Call a method of the program, in its main thread; what it returns."""
+        self.process.stdin.write(json.dumps([method, arguments]) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, f"the program has ended: {self.log}"
+        return json.loads(answer)
+
+    def settled_rss(self, limit: float, seconds: float = 10) -> float:
+        """MiB of memory, once it is no more than `limit` or after so many seconds.
+
+        Free memory that malloc keeps is given back first (malloc_trim), so that what is counted is
+        what somebody holds.
+        """
+        watch = Stopwatch()
+        while True:
+            self.ask("trim")
+            if self.rss <= limit or watch.seconds > seconds:
+                return self.rss
+            time.sleep(0.1)
 
 
 def p99(seconds: Sequence[float]) -> float:
