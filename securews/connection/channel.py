@@ -213,8 +213,14 @@ class Channel(Owner):
         """As `turn`."""
         self.turn()
 
+    def continue_later(self) -> None:
+        """Have the consumer take one more step of its work, in a slice of a turn."""
+        self.loop.continue_later(self)
+
     def continue_work(self) -> None:
-        """Nothing is left over."""
+        """Its slice has come."""
+        if self.phase is OPEN:
+            self.consumer.continue_work()
 
     def on_ready(self, mask: int) -> None:
         """The poller's news."""

@@ -207,6 +207,9 @@ class Connection:
             self.data_received(leftover)
         self._read_or_pause()
 
+    def continue_work(self) -> None:
+        """Nothing is left over."""
+
     def turn(self) -> None:
         """Another thread wants something: our Close is queued, or the inbox has room."""
         if self.closing:

@@ -25,6 +25,9 @@ class Consumer(Protocol):
     def peer_finished(self) -> None:
         """Reading is paused, and the peer has ended its side or is gone."""
 
+    def continue_work(self) -> None:
+        """It asked for `Channel.continue_later`: take one bounded step."""
+
     def turn(self) -> None:
         """Another thread marked the channel: look what it wants."""
 
