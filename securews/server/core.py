@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Callable
 
 from securews.common.errors import printable
+from securews.common.interpreter import ends_the_program
 from securews.common.options import AcceptingMethod, ServerOptions
+from securews.handlers.handler import handler_name
 from securews.handlers.server_interface import Server
 from securews.server.admission import Admission
 from securews.server.handshakes import HandshakeWorkers
 from securews.server.io_threads import IOThreads
+from securews.server.request_gate import RequestGate
 from securews.server.router import Router
 from securews.server.session import Session
-from securews.server.threads import AcceptingThreads, NewThreads, Pool, RequestGate, SerialThread
+from securews.server.threads import AcceptingThreads, NewThreads, Pool, SerialThread
 from securews.transport.socket_handler import SocketAddress, SocketHandler
 
 __all__ = ["Core", "printable_address"]
@@ -105,11 +108,21 @@ class Core:
             self._sessions.pop(session, None)
 
     def run_handler(self, session: Session) -> None:
-        """Run a blocking handler to its end, in the calling thread."""
+        """Run a blocking handler to its end, in the calling thread.
+
+        Raises:
+            KeyboardInterrupt: the handler has, and this is the main thread.
+        """
         with self.lock:
             self.running[session] = threading.current_thread()
         try:
             session.communicate()
+        except BaseException as error:
+            session.connection.start_close(1011, "internal error")
+            if ends_the_program(error):
+                raise
+            name = handler_name(session.handler)
+            log.exception("%s: %s raised; closed with 1011", session.connection.name, name)
         finally:
             with self.lock:
                 del self.running[session]
@@ -118,7 +131,13 @@ class Core:
     def own_thread(self) -> bool:
         """Whether the calling thread must not wait for the server to stop: it is part of it."""
         me = threading.current_thread()
-        if self.io.has_caller() or me in self.pool.threads or me in self.new_threads.threads:
+        if (
+            self.io.has_caller()
+            or self.serial.has_caller()
+            or me in self.handshakes.threads
+            or me in self.pool.threads
+            or me in self.new_threads.threads
+        ):
             return True
         with self.lock:
             return me in self.running.values()
