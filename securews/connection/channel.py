@@ -261,7 +261,8 @@ class Channel(Owner):
         if self._blocked and mask & (WRITABLE | HANGUP):
             self._blocked = False
         if self._reading:
-            if mask & (READABLE | HANGUP):
+            # What a read has left over in the stream goes on in slices, and not with every event.
+            if mask & (READABLE | HANGUP) and not self._continuing:
                 self._read()
         elif mask & HANGUP and self.phase is OPEN:
             self.consumer.peer_finished()

@@ -17,6 +17,7 @@ _NAME = re.compile(r"(?P<name>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\.?" + _PORT)
 _IPV6 = re.compile(r"\[(?P<name>[0-9A-Fa-f:.]+)\]" + _PORT)
 _LONGEST = 255
 """RFC 1035, section 2.3.4."""
+_LONGEST_WITH_PORT = _LONGEST + len("[]:65535")
 _NO_HOST = "not a host name or address, with at most a port up to 65535 behind it"
 
 
@@ -30,6 +31,8 @@ def split_authority(authority: str) -> tuple[str, int | None]:
         ValueError: this is no host (RFC 3986, section 3.2): empty, with user information, a
             scheme, a path, characters outside ASCII, or a port over 65535.
     """
+    if len(authority) > _LONGEST_WITH_PORT:  # before the pattern tries every split of it
+        raise ValueError(_NO_HOST)
     match = (_IPV6 if authority.startswith("[") else _NAME).fullmatch(authority)
     if match is None or len(match["name"]) > _LONGEST or int(match["port"] or 0) > 65535:
         raise ValueError(_NO_HOST)

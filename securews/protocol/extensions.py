@@ -6,7 +6,7 @@ grows with its length and not faster; and it gives up at more parts than any pee
 
 from __future__ import annotations
 
-import string
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ __all__ = ["Extension", "format_extension", "parse_extensions"]
 MAX_PARTS = 64
 """Names, parameters and commas together. A browser sends four."""
 
-_TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """RFC 9110, section 5.6.2."""
-_SPACE = frozenset(" \t")
+_QUOTED = re.compile(r'"((?:\\?[!#$%&\'*+\-.^_`|~0-9A-Za-z])+)"')
+_SPACE = re.compile(r"[ \t]*")
 
 
 class Extension(NamedTuple):
@@ -80,36 +81,26 @@ class _Reader:
     def token(self) -> str:
         self._skip_space()
         self._count()
-        start = self._at
-        while self._text[self._at] in _TOKEN:
-            self._at += 1
-        if self._at == start:
-            raise ValueError("a name or value is missing, or is no token")
-        return self._text[start : self._at]
+        return self._match(_TOKEN, "a name or value is missing, or is no token")[0]
 
     def value(self) -> str:
         """A token, bare or in quotes (RFC 6455, section 9.1: unquoted it has to be one too)."""
         self._skip_space()
         if self._text[self._at] != '"':
             return self.token()
-        self._at += 1
-        characters = []
-        while (character := self._text[self._at]) != '"':
-            self._at += 1
-            if character == "\\":
-                character = self._text[self._at]
-                self._at += 1
-            if character not in _TOKEN:
-                raise ValueError("a value in quotes has no end, or is no token")
-            characters.append(character)
-        self._at += 1
-        if not characters:
-            raise ValueError("a value in quotes is empty")
-        return "".join(characters)
+        match = self._match(_QUOTED, "a value in quotes is empty, has no end, or is no token")
+        return match[1].replace("\\", "")
+
+    def _match(self, pattern: re.Pattern[str], fault: str) -> re.Match[str]:
+        """Step over what matches `pattern`."""
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            raise ValueError(fault)
+        self._at = match.end()
+        return match
 
     def _skip_space(self) -> None:
-        while self._text[self._at] in _SPACE:
-            self._at += 1
+        self._match(_SPACE, "")
 
     def _count(self) -> None:
         self._parts += 1

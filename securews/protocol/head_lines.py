@@ -33,11 +33,8 @@ def refusal(status: int, why: str, headers: dict[str, str] | None = None) -> Rej
 
 def headers_of(lines: list[bytes]) -> Headers:
     """The header fields in lines that `HeadLines` let pass; values are read as latin-1."""
-    headers = Headers()
-    for line in lines:
-        name, _, value = line.partition(b":")
-        headers.add(name.decode("ascii"), value.decode("latin-1"))
-    return headers
+    split = [line.decode("latin-1").partition(":") for line in lines]
+    return Headers.of_checked([(name, value) for name, _, value in split])
 
 
 class HeadLines:

@@ -120,18 +120,21 @@ def check_own_headers(headers: Headers, fixed: Sequence[str], instead: str) -> N
             raise ValueError(f"header {name!r} is written by securews; {instead}")
 
 
-def encode_response(response: Response, *, head_only: bool = False) -> bytes:
+def encode_response(
+    response: Response, *, head_only: bool = False, date: str | None = None
+) -> bytes:
     """The bytes of an answer after which the connection closes.
 
     Args:
         response: 204 and 304 go out without their body (RFC 9110, section 6.4.1).
         head_only: leave the body out but say its length, as HEAD wants it.
+        date: of the field Date (RFC 9110, section 6.6.1), where the response has none of its own.
 
     Raises:
         ValueError: the response has a header that frames the answer.
     """
     check_own_headers(response.headers, _FRAMING, "leave it out")
-    head = Headers()
+    head = _dated(response.headers, date)
     head["Connection"] = "close"
     if "Upgrade" in response.headers:  # RFC 9110, section 7.8: it is for the next hop only
         head["Connection"] = "close, Upgrade"
@@ -145,7 +148,12 @@ def encode_response(response: Response, *, head_only: bool = False) -> bytes:
 
 
 def encode_101(
-    key: str, subprotocol: str | None, headers: Headers, *, extension: str | None = None
+    key: str,
+    subprotocol: str | None,
+    headers: Headers,
+    *,
+    extension: str | None = None,
+    date: str | None = None,
 ) -> bytes:
     """The bytes that open the WebSocket (RFC 6455, section 4.2.2).
 
@@ -154,6 +162,7 @@ def encode_101(
         subprotocol: what `choose_subprotocol` returned.
         headers: the user's own, cookies for example.
         extension: what `deflate_negotiation.accept_offer` returned.
+        date: as in `encode_response`.
 
     Raises:
         ValueError: `headers` has one of the handshake's own.
@@ -163,7 +172,7 @@ def encode_101(
         _HANDSHAKE,
         "leave it out (subprotocols= chooses a subprotocol, compression= an extension)",
     )
-    head = Headers()
+    head = _dated(headers, date)
     head["Upgrade"] = "websocket"
     head["Connection"] = "Upgrade"
     head["Sec-WebSocket-Accept"] = accept_key(key)
@@ -172,6 +181,11 @@ def encode_101(
     if extension is not None:
         head["Sec-WebSocket-Extensions"] = extension
     return _encode_head(101, head, headers)
+
+
+def _dated(own: Headers, date: str | None) -> Headers:
+    """The beginning of a head whose other part is `own`."""
+    return Headers() if date is None or "Date" in own else Headers({"Date": date})
 
 
 def _encode_head(status: int, *parts: Headers) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from securews.protocol.head_lines import refusal
 
@@ -58,7 +57,7 @@ def _decoded(raw_path: str) -> str:
     if _BAD_ESCAPE.search(raw_path):
         raise refusal(400, "the path has '%' without two hexadecimal digits; write '%25'")
     try:
-        path = unquote_to_bytes(raw_path).decode()
+        path = _unescaped(raw_path).decode()
     except UnicodeDecodeError:
         raise refusal(400, "the path is not UTF-8; encode it so before '%' escapes") from None
     if _CONTROL.search(path):
@@ -66,3 +65,13 @@ def _decoded(raw_path: str) -> str:
     if not {".", ".."}.isdisjoint(path.split("/")):
         raise refusal(400, "the path has '.' or '..' as a segment; resolve it first")
     return path
+
+
+def _unescaped(path: str) -> bytes:
+    """As `urllib.parse.unquote_to_bytes`, which needs a millisecond for 2,700 escapes.
+
+    Args:
+        path: ASCII in which two hexadecimal digits stand behind every "%".
+    """
+    literal = path.replace("\\", r"\\").replace("%", r"\x")  # Python's escapes are read in C
+    return literal.encode("ascii").decode("unicode_escape").encode("latin-1")

@@ -14,9 +14,10 @@ import socket
 
 from securews.common.errors import Reject
 from securews.connection.channel import Channel
+from securews.server.answers import RETRY
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread
-from securews.server.opening import RETRY, Opening
+from securews.server.opening import Opening
 from securews.transport.socket_handler import SocketAddress
 
 __all__ = ["Acceptor"]

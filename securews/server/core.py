@@ -13,9 +13,10 @@ from securews.handlers.server_interface import Server
 from securews.server.admission import Admission
 from securews.server.handshakes import HandshakeWorkers
 from securews.server.io_threads import IOThreads
+from securews.server.request_gate import RequestGate
 from securews.server.router import Router
 from securews.server.session import Session
-from securews.server.threads import AcceptingThreads, NewThreads, Pool, RequestGate, SerialThread
+from securews.server.threads import AcceptingThreads, NewThreads, Pool, SerialThread
 from securews.transport.socket_handler import SocketAddress, SocketHandler
 
 __all__ = ["Core", "printable_address"]
@@ -105,7 +106,11 @@ class Core:
             self._sessions.pop(session, None)
 
     def run_handler(self, session: Session) -> None:
-        """Run a blocking handler to its end, in the calling thread."""
+        """Run a blocking handler to its end, in the calling thread.
+
+        Raises:
+            KeyboardInterrupt: the handler has, and this is the main thread.
+        """
         with self.lock:
             self.running[session] = threading.current_thread()
         try:
@@ -118,7 +123,13 @@ class Core:
     def own_thread(self) -> bool:
         """Whether the calling thread must not wait for the server to stop: it is part of it."""
         me = threading.current_thread()
-        if self.io.has_caller() or me in self.pool.threads or me in self.new_threads.threads:
+        if (
+            self.io.has_caller()
+            or self.serial.has_caller()
+            or self.handshakes.has_caller()
+            or me in self.pool.threads
+            or me in self.new_threads.threads
+        ):
             return True
         with self.lock:
             return me in self.running.values()

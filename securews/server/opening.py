@@ -6,9 +6,11 @@ An opening is parked in the loop until its peer sends something. Each step of th
 on a worker, and meanwhile the descriptor is not watched, so that the stream has one owner at any
 time. Then the request is read by the loop, checked, and given to the thread that runs `accept()`
 or the page. One absolute deadline covers all of it (`open_timeout`); in SERIAL a complete request
-that waits for its turn is not under it, for its peer has done its part.
+that waits for its place is not under it, for its peer has done its part.
 
-Whatever goes wrong ends in `answer` (there is somebody to answer in HTTP) or in `_end`.
+Whatever goes wrong ends in `answer` (there is somebody to answer in HTTP) or in `_end`. Either way
+`_done` lets go of everything: what the request brought, and the place that it waits for. Code of
+the user that runs by then has its place until it ends.
 """
 
 from __future__ import annotations
@@ -16,34 +18,39 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 from securews.common.errors import Reject, Response
 from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
 from securews.connection.interfaces import Consumer
-from securews.handlers.handler import ThreadedWebSocketHandler
-from securews.handlers.request import FORM_LIMIT, Request
+from securews.handlers.request import Request
 from securews.loop.timers import Timer
 from securews.protocol.http_head import RequestHead, RequestParser
-from securews.protocol.opening import CONTINUE, encode_response, wants_websocket
+from securews.protocol.opening import CONTINUE, wants_websocket
 from securews.server import pages
+from securews.server.answers import RETRY, Answer, encode_answer, internal_error
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread
+from securews.server.page_body import PageBody
+from securews.server.request_gate import Place
 from securews.server.router import Page
 from securews.server.session import Session
-from securews.server.threads import AcceptingThreads, Job
-from securews.server.upgrade import Upgrade, check_host
+from securews.server.threads import AcceptingThreads
+from securews.server.upgrade import Upgrade, check_host, serve
 from securews.transport.socket_handler import PlainHTTPError, Want
 
-__all__ = ["RETRY", "Opening"]
+__all__ = ["Opening"]
 
 log = logging.getLogger("securews.server")
 
-RETRY = {"Retry-After": "1"}
-
 FINISH_SECONDS = 10.0
 """In which a peer has to take an HTTP answer, and the end of TLS."""
+
+PlacedJob: TypeAlias = Callable[[Place], None]
+"""What a thread does under a place."""
 
 
 class Stage(enum.Enum):
@@ -62,16 +69,15 @@ class Opening(Consumer):
 
     __slots__ = (
         "_answered",
-        "_began_deciding",
+        "_body",
         "_core",
         "_expired",
-        "_head",
+        "_head_only",
         "_io",
         "_lock",
         "_outgoing",
-        "_page",
         "_parser",
-        "_request",
+        "_place",
         "_request_begun",
         "_stage",
         "_timer",
@@ -88,16 +94,15 @@ class Opening(Consumer):
         self._stage = Stage.PARKED
         self._timer: Timer | None = None
         self._parser: RequestParser | None = None
-        self._head: RequestHead | None = None
-        self._request: Request | None = None
-        self._page: Page | None = None
+        self._head_only = False
+        self._body: PageBody | None = None
+        self._place: Place | None = None
         self._lock = threading.Lock()
         self._answered = False
         """Under the lock: there is one answer, and whoever is first gives it."""
         self._outgoing = b""
         self._expired = False
         self._request_begun = False
-        self._began_deciding = threading.Event()
 
     def start(self) -> None:
         """Begin with the deadline, and wait for the first byte."""
@@ -124,7 +129,7 @@ class Opening(Consumer):
                 self.channel.abort()
         elif self._stage is not Stage.WAITING:
             self._end("the server stops")
-        elif not self._began_deciding.is_set():
+        elif self._withdraw():
             self.answer(Reject(503, RETRY, "the server stops\n"))
 
     # -- the handshake ---------------------------------------------------------------------
@@ -167,22 +172,30 @@ class Opening(Consumer):
         self._request_begun = True
         try:
             if self._stage is Stage.HEAD:
-                self._head = self._parser.feed(data)
-                if self._head is not None:
-                    self._head_complete(self._head)
-            elif self._stage is Stage.BODY:
-                self._body_received(data)
+                head = self._parser.feed(data)
+                if head is not None:
+                    self._head_complete(head)
+            elif self._body is not None:
+                self._body.received(data)
         except Reject as refused:
             self.answer(refused)
+
+    def continue_work(self) -> None:
+        """Take one step of the body."""
+        if self._body is not None:  # else it was answered meanwhile
+            try:
+                self._body.step()
+            except Reject as refused:
+                self.answer(refused)
 
     def end_received(self) -> None:
         """The peer ended before its request was complete."""
         self._end("the peer left before its request was complete")
 
     def peer_finished(self) -> None:
-        """The peer left while its request waits for its turn."""
-        if self._stage is Stage.WAITING and not self._began_deciding.is_set():
-            self._end("the peer left before its turn")
+        """The peer left while its body is parsed, or while its request waits for a place."""
+        if self._stage is Stage.BODY or (self._stage is Stage.WAITING and self._withdraw()):
+            self._end("the peer left before its request was answered")
 
     def next_piece(self, limit: int) -> bytes | None:
         """Give the channel what is to be answered."""
@@ -200,9 +213,8 @@ class Opening(Consumer):
         self.channel.forget_consumer()
 
     def _head_complete(self, head: RequestHead) -> None:
-        stream = self.channel.stream
-        request = Request(head, remote_address=stream.remote_address, tls=stream.info)
-        self._request = request
+        self._head_only = head.method == "HEAD"
+        request = self._request(head)
         check_host(self._core, head, request)
         page = self._core.router.page(head.path)
         if wants_websocket(head) or page is None:
@@ -211,22 +223,21 @@ class Opening(Consumer):
         pages.check_page_request(
             page, request, head.raw_host, secure=self._core.socket_handler.secure
         )
-        self._page = page
+        assert self._parser is not None
         self._stage = Stage.BODY
         if head.expects_continue:
             self._outgoing = CONTINUE
-        self._body_received(b"")
+        self._body = PageBody(self.channel, self._parser, partial(self._body_complete, head, page))
+        self._body.received(b"")
 
-    def _body_received(self, data: bytes) -> None:
-        assert self._parser is not None
-        assert self._head is not None
-        body = self._parser.feed_body(data, FORM_LIMIT)
-        if body is not None:
-            stream = self.channel.stream
-            self._request = Request(
-                self._head, remote_address=stream.remote_address, tls=stream.info, body=body
-            )
-            self._wait_for(self._core.pool, self._run_page)
+    def _request(self, head: RequestHead, body: bytes = b"") -> Request:
+        stream = self.channel.stream
+        return Request(head, remote_address=stream.remote_address, tls=stream.info, body=body)
+
+    def _body_complete(self, head: RequestHead, page: Page, body: bytes) -> None:
+        self._parser = None  # it holds the body, too
+        request = self._request(head, body)
+        self._wait_for(self._core.pool, partial(self._run_page, page, request))
 
     # -- the decision ----------------------------------------------------------------------
 
@@ -237,58 +248,63 @@ class Opening(Consumer):
         else:
             self._wait_for(self._core.accepting, partial(self._run_accept, upgrade))
 
-    def _wait_for(self, threads: AcceptingThreads, job: Job) -> None:
-        """Have `job` run; until then nothing is read."""
+    def _wait_for(self, threads: AcceptingThreads, job: PlacedJob) -> None:
+        """Have `job` run once there is a place; until then nothing is read."""
         self._stage = Stage.WAITING
+        self._body = None
         self.channel.set_reading(False)
-        if threads is self._core.serial:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._submit(threads, job)
-        else:
-            self._core.gate.enter(self._io.loop, partial(self._submit_gated, threads, job))
+        serial = self._core.serial
+        if threads is serial and self._timer is not None:
+            self._timer.cancel()
+        gate = serial.gate if threads is serial else self._core.gate
+        self._place = gate.enter(self._io.loop, partial(self._submit, threads, job))
 
-    def _submit(self, threads: AcceptingThreads, job: Job) -> None:
-        if not threads.submit(job):
+    def _submit(self, threads: AcceptingThreads, job: PlacedJob) -> None:
+        """A place was granted."""
+        assert self._place is not None
+        if not threads.submit(partial(job, self._place)):
             self.answer(Reject(503, RETRY, "all threads are busy; try again soon\n"))
 
-    def _submit_gated(self, threads: AcceptingThreads, job: Job) -> None:
-        if self._stage is not Stage.WAITING:
-            self._core.gate.leave()
-        elif not threads.submit(job):
-            self._core.gate.leave()
-            self.answer(Reject(503, RETRY, "all threads are busy; try again soon\n"))
+    def _withdraw(self) -> bool:
+        """Give up the place. False: the code that it is for has begun."""
+        return self._place is not None and self._place.withdraw()
 
-    def _run_page(self) -> None:
+    def _run_page(self, page: Page, request: Request, place: Place) -> None:
         """On a thread of the pool."""
-        assert self._page is not None
-        assert self._request is not None
-        self._began_deciding.set()
-        response = pages.answer(self._page, self._request)
-        self._core.gate.leave()
-        self._io.loop.call_soon(partial(self.answer, response))
+        with place as granted:
+            if granted:
+                self._send_soon(pages.answer(page, request))
 
-    def _run_accept(self, upgrade: Upgrade) -> None:
+    def _run_accept(self, upgrade: Upgrade, place: Place) -> None:
         """On the accepting thread: `accept()`, then the handler if it is a blocking one."""
         core = self._core
-        self._began_deciding.set()
-        session: Session | None = None
-        try:
-            if self._stage is Stage.WAITING:
-                session = self._accept(upgrade, upgrade.decide())
-        except Reject as refused:
-            self._io.loop.call_soon(partial(self.answer, refused))
-        finally:
+        with place as granted:
+            session = self._decide(upgrade) if granted else None
             if core.accepting is not core.serial:
-                core.gate.leave()
-        if session is not None and not session.event_driven:
-            self._serve(session)
+                place.give_back()  # the handler needs none; in SERIAL the next one waits for it
+            if session is not None and not session.event_driven:
+                serve(core, session)
+
+    def _decide(self, upgrade: Upgrade) -> Session | None:
+        """On the accepting thread: the session, if `accept()` says yes in time."""
+        try:
+            return self._accept(upgrade, upgrade.decide())
+        except Reject as refused:
+            self._send_soon(encode_answer(refused, head_only=self._head_only))
+            # The user may raise the same object again: its traceback would keep every request.
+            refused.__traceback__ = None
+            return None
+        except BaseException:  # KeyboardInterrupt in the main thread, or a bug of ours
+            self._send_soon(encode_answer(internal_error()))
+            raise
 
     def _accept(self, upgrade: Upgrade, headers: Headers) -> Session | None:
         """Put the 101 before everything that the handler sends; None if it is too late for it."""
         if self._core.stop_asked:
             raise Reject(503, RETRY, "the server stops\n")
-        session = upgrade.make_session(self.channel, self._io.budget, headers, self._session_ended)
+        session = upgrade.make_session(
+            self.channel, self._io.budget, headers, self._core.remove_session
+        )
         if not self._is_first_answer():
             return None
         self._core.add_session(session)  # so that its handler's first broadcast reaches it
@@ -300,34 +316,23 @@ class Opening(Consumer):
             return None  # the server has stopped meanwhile
         return session
 
-    def _serve(self, session: Session) -> None:
-        """On the accepting thread: run a blocking handler here, or where it wants to run."""
-        core, handler = self._core, session.handler
-        if isinstance(handler, ThreadedWebSocketHandler):
-            threads: AcceptingThreads = core.pool if handler.pooling else core.new_threads
-            if threads is not core.accepting:
-                if not threads.submit(partial(core.run_handler, session)):
-                    session.connection.start_close(1013, "all threads are busy; try again soon")
-                return
-        core.run_handler(session)
-
     # -- the answer ------------------------------------------------------------------------
 
     def answer(self, response: Response | Reject) -> None:
-        """Send an HTTP answer, and close. Loop thread."""
-        if self._stage is Stage.DONE:
-            return
-        head_only = self._request is not None and self._request.method == "HEAD"
-        try:
-            data = encode_response(response, head_only=head_only)
-        except ValueError as error:
-            log.error("%s; answered with 500", error)
-            data = encode_response(Response(500, None, "internal error\n"), head_only=head_only)
-        if not self._is_first_answer():
-            return  # `accept` has just said yes
-        self._outgoing += data
-        self._note(f"answered with {response.status}")
-        self._core.count("refused" if response.status >= 400 else "pages")
+        """Send an HTTP answer, and close."""
+        if self._stage is not Stage.DONE:
+            self._send(encode_answer(response, head_only=self._head_only))
+
+    def _send_soon(self, answer: Answer) -> None:
+        """Any thread: `_send` on the loop's."""
+        self._io.loop.call_soon(partial(self._send, answer))
+
+    def _send(self, answer: Answer) -> None:
+        if self._stage is Stage.DONE or not self._is_first_answer():
+            return  # it has ended, or `accept` has just said yes
+        self._outgoing += answer.data
+        self._note(f"answered with {answer.status}")
+        self._core.count("refused" if answer.status >= 400 else "pages")
         self._done()
         self.channel.finish(FINISH_SECONDS)
 
@@ -343,15 +348,13 @@ class Opening(Consumer):
             session.connection.never_start(session, "the opening had ended already")
             return
         assert self._parser is not None
+        leftover = self._parser.leftover
         self._done()
         self._core.count("accepted")
-        session.opened(self._parser.leftover)
+        session.opened(leftover)
         if self._core.stopping:
             session.connection.start_close(1001, "the server stops")
         self.channel.flush_scheduled()
-
-    def _session_ended(self, session: Session) -> None:
-        self._core.remove_session(session)
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -382,7 +385,10 @@ class Opening(Consumer):
             self.channel.finish(FINISH_SECONDS)
 
     def _done(self) -> None:
+        """It is over: hold nothing any more."""
         self._stage = Stage.DONE
+        self._withdraw()
+        self._parser = self._body = self._place = None
         self._core.admission.has_spoken(self)
         if self._timer is not None:
             self._timer.cancel()

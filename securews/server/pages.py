@@ -9,6 +9,7 @@ from securews.common.errors import ConfigurationError, Reject, Response, printab
 from securews.handlers.callables import check_callable, name_of
 from securews.handlers.origins import origin_allowed
 from securews.handlers.request import Request
+from securews.server.answers import Answer, encode_answer, internal_error
 from securews.server.router import Page, PageFunction
 
 __all__ = ["answer", "check_page_request", "make_page"]
@@ -66,24 +67,22 @@ def _from_here(request: Request, raw_host: str, *, secure: bool) -> bool:
     return origin_allowed(request.origin, raw_host, secure, None)
 
 
-def answer(page: Page, request: Request) -> Response:
+def answer(page: Page, request: Request) -> Answer:
     """Run the page's function. On a thread of the pool; never raises."""
-    name = name_of(page.function)
-    response = _run(page.function, request, name)
-    for header, value in DEFAULT_HEADERS.items():
-        if header not in response.headers:
-            response.headers[header] = value
-    return response
+    response = _run(page.function, request, name_of(page.function))
+    return encode_answer(response, DEFAULT_HEADERS, head_only=request.method == "HEAD")
 
 
 def _run(function: Callable[[Request], object], request: Request, name: str) -> Response:
     try:
         result = function(request)
     except Reject as rejected:
-        return rejected
-    except (Exception, SystemExit):
+        # A page may raise the same object again and again: its traceback would grow each time,
+        # and keep every request.
+        return rejected.with_traceback(None)
+    except BaseException:
         log.exception("page %s: %s() raised; answered with 500", printable(request.path), name)
-        return Response(500, None, "internal error\n")
+        return internal_error()
     if isinstance(result, Response):
         return result
     if isinstance(result, str):
@@ -96,4 +95,4 @@ def _run(function: Callable[[Request], object], request: Request, name: str) -> 
         name,
         type(result).__name__,
     )
-    return Response(500, None, "internal error\n")
+    return internal_error()

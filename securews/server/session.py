@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
 from securews.common.errors import ConnectionClosed
+from securews.common.interpreter import ends_the_program
 from securews.connection.connection import Connection
 from securews.connection.interfaces import Message
 from securews.handlers.communicator import Communicator
@@ -137,9 +137,10 @@ class Session:
         try:
             function()
         except BaseException as error:
-            self._failed(error)
-            if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            if ends_the_program(error):
+                self.connection.start_close(1011, "internal error")
                 raise
+            self._failed(error)
 
     def _call(self, name: str, callback: Callable[..., object], *args: object) -> None:
         """Run a callback of the user on the loop's thread."""
@@ -180,7 +181,3 @@ class Session:
         handler = handler_name(self.handler)
         log.error("%s: %s raised; closed with 1011", name, handler, exc_info=error)
         self.connection.start_close(1011, "internal error")
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

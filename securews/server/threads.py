@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from securews.loop.loop import Loop
+from securews.common.interpreter import ends_the_program
+from securews.server.request_gate import RequestGate
 
-__all__ = ["AcceptingThreads", "Job", "NewThreads", "Pool", "RequestGate", "SerialThread"]
+__all__ = ["AcceptingThreads", "Job", "NewThreads", "Pool", "SerialThread"]
 
 log = logging.getLogger("securews.server")
 
@@ -90,8 +91,11 @@ class Pool:
             try:
                 while not self._jobs and not self._closed:
                     if not self._changed.wait(IDLE_SECONDS) and not self._jobs:
-                        return None
-                return self._jobs.popleft() if self._jobs else None
+                        break
+                if self._jobs:
+                    return self._jobs.popleft()
+                self.threads.discard(threading.current_thread())  # so that another may start
+                return None
             finally:
                 self._idle -= 1
 
@@ -127,15 +131,22 @@ class NewThreads:
 
 
 class SerialThread:
-    """The thread inside `start()`, one job after another (AcceptingMethod.SERIAL)."""
+    """The thread inside `start()`, one job after another (AcceptingMethod.SERIAL).
+
+    `gate` has one place: who submits a job holds it until the job has ended. So the requests that
+    wait do it there, where they can be withdrawn, and no jobs queue here.
+    """
 
     def __init__(self) -> None:
+        self.gate = RequestGate(1)
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._runs_in: threading.Thread | None = None
+        """The thread that runs a job at present."""
 
     def submit(self, job: Job) -> bool:
-        """Any thread: queue `job`."""
+        """Any thread: run `job` next. False after the end of `run`."""
         with self._changed:
             if self._closed:
                 return False
@@ -144,28 +155,44 @@ class SerialThread:
         return True
 
     def run(self) -> None:
-        """The thread inside `start()`: work until `close()`."""
-        while True:
-            with self._changed:
-                while not self._jobs and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                job = self._jobs.popleft()
-            _run(job)
+        """The thread inside `start()`: work until `close()`.
+
+        Raises:
+            KeyboardInterrupt: a job has raised it, and this is the main thread; this is the end.
+        """
+        try:
+            while (job := self._next()) is not None:
+                self._runs_in = threading.current_thread()
+                try:
+                    _run(job)
+                finally:
+                    self._runs_in = None
+                    del job  # what it refers to must not live until the next one
+        finally:
+            self.close()
+
+    def has_caller(self) -> bool:
+        """Any thread: whether the calling one runs a job here at this moment."""
+        return self._runs_in is threading.current_thread()
 
     def close(self) -> None:
-        """End `run()` after the present job; jobs that wait are dropped."""
+        """End `run()` after the present job; a job that waits is dropped."""
         with self._changed:
             self._closed = True
             self._jobs.clear()
             self._changed.notify_all()
 
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._jobs and not self._closed:
+                self._changed.wait()
+            return None if self._closed else self._jobs.popleft()
+
 
 def _start(thread: threading.Thread, forget: Callable[[threading.Thread], None]) -> bool:
     try:
         thread.start()
-    except RuntimeError as error:  # the process has no threads left: RLIMIT_NPROC, memory
+    except (RuntimeError, MemoryError) as error:  # no threads left: RLIMIT_NPROC, memory
         forget(thread)
         log.warning("no thread could be started (%s); the request is answered with 503", error)
         return False
@@ -173,35 +200,10 @@ def _start(thread: threading.Thread, forget: Callable[[threading.Thread], None])
 
 
 def _run(job: Job) -> None:
+    """Run a job; its thread survives whatever it raises, but for what ends the program."""
     try:
         job()
-    except Exception:
+    except BaseException as error:
+        if ends_the_program(error):
+            raise
         log.exception("internal error in a thread of the server")
-
-
-class RequestGate:
-    """How many `accept()` and pages run at once; the rest waits its turn."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._active = 0
-        self._waiting: deque[tuple[Loop, Job]] = deque()
-        self._lock = threading.Lock()
-
-    def enter(self, loop: Loop, start: Job) -> None:
-        """On the loop's thread: call `start` there, now or in its turn; one `leave` follows."""
-        with self._lock:
-            if self._active >= self._limit:
-                self._waiting.append((loop, start))
-                return
-            self._active += 1
-        start()
-
-    def leave(self) -> None:
-        """Any thread: one has finished."""
-        with self._lock:
-            if not self._waiting:
-                self._active -= 1
-                return
-            loop, start = self._waiting.popleft()
-        loop.call_soon(start)

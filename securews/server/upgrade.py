@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias, cast
 
 from securews.common.errors import Reject, printable
 from securews.common.headers import Headers
+from securews.common.interpreter import ends_the_program
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
 from securews.connection.connection import Connection
-from securews.handlers.handler import handler_name
+from securews.handlers.handler import ThreadedWebSocketHandler, handler_name
 from securews.handlers.origins import origin_allowed
 from securews.handlers.request import Request
 from securews.protocol.deflate_negotiation import accept_offer
 from securews.protocol.http_head import RequestHead
 from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_101
 from securews.protocol.parser import Role
+from securews.server.answers import http_date, internal_error
 from securews.server.core import Core, printable_address
 from securews.server.router import Route
 from securews.server.session import Session
+from securews.server.threads import AcceptingThreads
 
-__all__ = ["Upgrade", "check_host", "find_route"]
+__all__ = ["Upgrade", "check_host", "find_route", "serve"]
 
 Ended: TypeAlias = Callable[[Session], None]
 
@@ -91,7 +95,8 @@ class Upgrade:
             The headers that the 101 carries.
 
         Raises:
-            Reject: it was refused.
+            Reject: it was refused, by the user or, with 500, for whatever `accept` raised.
+            KeyboardInterrupt: `accept` has raised it, and this is the main thread.
         """
         headers = Headers()
         name = handler_name(self.route.handler)
@@ -99,9 +104,11 @@ class Upgrade:
             accepted: object = cast("object", self.route.accept(self.request, headers))
         except Reject:
             raise
-        except (Exception, SystemExit):
+        except BaseException as error:
+            if ends_the_program(error):
+                raise
             log.exception("accept() of %s raised; answered with 500", name)
-            raise Reject(500, None, "internal error\n") from None
+            raise internal_error() from None
         if accepted is True:
             return headers
         if accepted is False:
@@ -112,7 +119,7 @@ class Upgrade:
             name,
             accepted,
         )
-        raise Reject(500, None, "internal error\n")
+        raise internal_error()
 
     def make_session(
         self, channel: Channel, budget: Budget[Connection], headers: Headers, ended: Ended
@@ -121,6 +128,7 @@ class Upgrade:
 
         Raises:
             Reject: 500; the user's headers do not fit, or `create_communicator` raised.
+            KeyboardInterrupt: `create_communicator` has, and this is the main thread.
         """
         handler, request = self.route.handler, self.request
         name = f"{printable_address(request.remote_address)} {printable(request.path)}"
@@ -130,7 +138,9 @@ class Upgrade:
         )
         extension, deflate = agreed or (None, None)
         try:
-            answer = encode_101(self._key, self._subprotocol, headers, extension=extension)
+            answer = encode_101(
+                self._key, self._subprotocol, headers, extension=extension, date=http_date()
+            )
             connection = Connection(
                 channel,
                 Role.SERVER,
@@ -143,10 +153,24 @@ class Upgrade:
             )
             ws = handler.create_communicator(connection, request)
             ws._attach(self._core.server, self._subprotocol)
-        except BaseException:
+        except BaseException as error:
+            if ends_the_program(error):
+                raise
             log.exception("%s: the connection could not be set up; answered with 500", name)
-            raise Reject(500, None, "internal error\n") from None
+            raise internal_error() from None
         return Session(handler, connection, ws, ended)
+
+
+def serve(core: Core, session: Session) -> None:
+    """On the accepting thread: run a blocking handler here, or where it wants to run."""
+    handler = session.handler
+    if isinstance(handler, ThreadedWebSocketHandler):
+        threads: AcceptingThreads = core.pool if handler.pooling else core.new_threads
+        if threads is not core.accepting:
+            if not threads.submit(partial(core.run_handler, session)):
+                session.connection.start_close(1013, "all threads are busy; try again soon")
+            return
+    core.run_handler(session)
 
 
 def _confidential(request: Request, response_headers: Headers) -> bool:

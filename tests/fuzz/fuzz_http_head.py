@@ -65,18 +65,26 @@ def parse_body(
 ) -> Outcome:
     """The body as a page gets it."""
     try:
-        body = parser.feed_body(b"", limit)
+        body = read_body(parser, b"", limit)
         for piece in waiting:
             if body is not None:
                 break  # one request, then the connection ends
-            body = parser.feed_body(piece, limit)
+            body = read_body(parser, piece, limit)
         if body is None:
             return ("unfinished",)
         assert len(body) <= limit
         form = Request(head, body=body).form
     except Reject as reject:
-        return ("refused", *answer(reject, {400, 413, 415}))
+        return ("refused", *answer(reject, {400, 413, 415, 431}))
     return ("body", body, [(name, form.get_all(name)) for name in form])
+
+
+def read_body(parser: RequestParser, piece: bytes, limit: int) -> bytes | None:
+    """What the steps make of one piece."""
+    body = parser.feed_body(piece, limit)
+    while body is None and parser.body_unread:
+        body = parser.feed_body(b"", limit)
+    return body
 
 
 def check_head(head: RequestHead) -> None:

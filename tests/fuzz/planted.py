@@ -60,11 +60,11 @@ BUGS = [
         "        if self._stream is None:\n            raise ProtocolError(_NOT_DEFLATE, 1007)",
         "        assert self._stream is not None",
     ),
-    # A backslash at the end of a header hides the end.
+    # A value that is missing at the end of a header is looked for behind it.
     Bug(
         "extensions",
         "protocol/extensions.py",
-        "                character = self._text[self._at]\n",
-        "                character = self._text[self._at + 1]\n",
+        "if self._text[self._at] != '\"':",
+        "if self._text[self._at + 1] != '\"':",
     ),
 ]

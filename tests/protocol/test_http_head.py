@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from urllib.parse import quote, unquote_to_bytes
 
 import h11
 import pytest
@@ -441,6 +442,34 @@ def test_a_target_that_readers_could_disagree_on_is_400(target: str, word: bytes
     assert word in refusal.body
 
 
+@pytest.mark.parametrize("name", ["Connection", "Upgrade", "Expect", "Sec-WebSocket-Protocol"])
+def test_a_list_of_many_members_is_400(name: str):
+    def of(members: int) -> bytes:
+        field = name.encode() + b": "
+        return GET + HOST + field + b"a," * (members - 2) + b"a\r\n" + field + b"a\r\n\r\n"
+
+    assert len(parse(of(64)).headers.tokens(name)) == 64
+    refusal = refused(of(65))
+    assert refusal.status == 400
+    assert name.encode() in refusal.body
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                ["%41", "%5C", "%5cx41", "\\", "\\\\", "\\x41", "\\N{DASH}", "\\u0041", "+"]
+            ),
+            st.text(st.characters(exclude_categories=["Cs"])).map(quote),
+        )
+    ).map("".join)
+)
+def test_escapes_are_decoded_as_the_standard_library_does(path: str):
+    decoded = unquote_to_bytes(path).decode()
+    if not {*map(chr, range(32)), "\x7f"} & {*decoded} and not {".", ".."} & {*decoded.split("/")}:
+        assert parse(get(f"/{path}")).path == f"/{decoded}"
+
+
 @pytest.mark.promise(29)
 @pytest.mark.parametrize(
     "lines",
@@ -468,10 +497,12 @@ def test_a_body_of_doubtful_length_is_400(lines: bytes):
 def body_of(raw: bytes, chunks: list[bytes], limit: int = 100) -> bytes | None:
     parser = RequestParser(Limits())
     assert parser.feed(raw) is not None
-    body = parser.feed_body(b"", limit)
-    for chunk in chunks:
+    body = None
+    for chunk in [b"", *chunks]:
         assert body is None
         body = parser.feed_body(chunk, limit)
+        while body is None and parser.body_unread:
+            body = parser.feed_body(b"", limit)
     return body
 
 
@@ -530,6 +561,18 @@ def test_malformed_chunks_are_400(chunk: bytes):
         body_of(CHUNKED + chunk, [])
     assert caught.value.status == 400
     assert caught.value.body == b"the chunks of the body are malformed\n"
+
+
+def test_what_a_step_leaves_is_kept_for_the_next_one():
+    parser = RequestParser(Limits())
+    assert parser.feed(CHUNKED + b"1\r\nx\r\n" * 90 + b"0\r\n\r\n") is not None
+    steps = 1
+    assert parser.feed_body(b"", 100) is None
+    while parser.body_unread:
+        body = parser.feed_body(b"", 100)
+        steps += 1
+    assert body == b"x" * 90
+    assert steps > 5
 
 
 def test_a_body_cannot_come_before_its_head():

@@ -1,14 +1,24 @@
 """Which thread runs what: a cell of the design's table for each test."""
 
+import asyncio
 import select
 import threading
 
 import pytest
-from support import TIMEOUT, Happened, RawClient, errors_in, eventually, thread_kind
+from support import (
+    TIMEOUT,
+    Happened,
+    RawClient,
+    errors_in,
+    eventually,
+    thread_kind,
+    tracebacks_in,
+)
 
 import securews
 from securews import AcceptingMethod
 from securews.protocol.frames import Opcode
+from securews.server.threads import NewThreads, Pool, SerialThread
 
 SERIAL, THREADED, POOL = AcceptingMethod
 ACCEPTING_THREAD = {
@@ -469,3 +479,87 @@ def get(server, path):
 
 def readable(client):
     return bool(select.select([client.sock], [], [], 0)[0])
+
+
+# -- the threads themselves ----------------------------------------------------------------------
+
+ANYTHING = [ZeroDivisionError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
+
+
+def raising(error):
+    raise error("on purpose")
+
+
+@pytest.mark.parametrize("error", ANYTHING)
+def test_a_thread_of_the_pool_survives_whatever_a_job_raises(error, caplog):
+    pool, done = Pool(1, "securews-pool"), Happened()
+    try:
+        eventually(lambda: pool.submit(lambda: raising(error)))
+        (thread,) = pool.threads
+        eventually(lambda: pool.submit(lambda: done(threading.current_thread())))
+        assert done.wait() == [thread]
+    finally:
+        pool.close()
+    assert len(tracebacks_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("error", ANYTHING)
+def test_the_serial_thread_survives_whatever_a_job_raises(error, caplog):
+    serial, done = SerialThread(), Happened()
+    thread = threading.Thread(target=serial.run)
+    thread.start()
+    try:
+        assert serial.submit(lambda: raising(error))
+        assert serial.submit(done)
+        done.wait()
+    finally:
+        serial.close()
+        thread.join(TIMEOUT)
+    assert len(tracebacks_in(caplog)) == 1
+
+
+def test_the_main_threads_keyboard_interrupt_ends_the_serial_run_and_takes_no_more_jobs(caplog):
+    serial = SerialThread()
+    assert serial.submit(lambda: raising(KeyboardInterrupt))
+    assert serial.submit(lambda: raising(AssertionError))
+    with pytest.raises(KeyboardInterrupt):
+        serial.run()
+    assert not serial.submit(lambda: None)
+    assert not serial.has_caller()
+    assert not tracebacks_in(caplog)
+
+
+def test_the_serial_thread_is_known_while_it_runs_a_job():
+    serial, notes = SerialThread(), []
+
+    def job():
+        notes.append(serial.has_caller())
+        serial.close()
+
+    serial.submit(job)
+    assert not serial.has_caller()
+    serial.run()
+    assert notes == [True]
+    assert not serial.has_caller()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+@pytest.mark.parametrize("kind", [lambda: Pool(1, "none"), lambda: NewThreads("none")])
+def test_a_thread_that_cannot_be_started_holds_no_place(kind, error, monkeypatch, caplog):
+    threads = kind()
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: raising(error))
+    for _ in range(3):
+        assert not threads.submit(lambda: None)
+    assert not threads.threads
+    assert "no thread could be started" in errors_in(caplog)[0]
+
+
+def test_a_thread_that_was_idle_for_too_long_makes_room_at_once(monkeypatch):
+    """Between the end of its wait and the end of the thread no job may be refused for it."""
+    monkeypatch.setattr("securews.server.threads.IDLE_SECONDS", 0.0)
+    pool = Pool(1, "none")
+    pool._work = lambda job: (job(), pool._next())  # a thread that never gets to its last line
+    ran = Happened()
+    for count in (1, 2):
+        eventually(lambda: pool.submit(ran), "room in the pool")
+        ran.wait(count)
