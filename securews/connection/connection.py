@@ -237,7 +237,7 @@ class Connection(Consumer):
         if asked:
             if not self.link.closing.may_send:
                 self._await_close()
-            self._go_on()
+            self._read_or_pause()
 
     def continue_work(self) -> None:
         """Go on with what was left over."""
@@ -255,7 +255,7 @@ class Connection(Consumer):
 
     def drained(self) -> None:
         """Go on: the send queue is empty again."""
-        self._go_on()
+        self._read_or_pause()
 
     def finished(self) -> None:
         """Everything was sent, the transport's end too."""
@@ -478,7 +478,9 @@ class Connection(Consumer):
     def _report_held(self) -> None:
         """Tell the budget what is held, and do what it wants done."""
         link = self.link
-        held = link.sending.size + link.receiving.size + self.parser.unfinished
+        held = link.sending.memory() + link.receiving.size + self.parser.unfinished
+        if self.channel._blocked:
+            held += self.channel.stream.bytes_pending
         if self._events:
             held += _memory_of(self._events)
         if held == self._held:
@@ -554,7 +556,7 @@ class Connection(Consumer):
         elif self._end_reason is None:
             self._end_reason = reason
             self._gone = True
-            self._go_on()
+            self._read_or_pause()
 
     def _end(self, reason: str) -> None:
         """It is over, once: tell everybody, and let go of everything."""

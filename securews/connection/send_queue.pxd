@@ -6,6 +6,7 @@ cdef class SendQueue:
     cdef public Py_ssize_t bound, ready, size
     cdef public long long taken
     cdef public bint streaming
+    cpdef Py_ssize_t memory(self) except -1
     cpdef append(self, bytes frame)
     cpdef append_urgent(self, bytes frame)
     cpdef take(self, Py_ssize_t limit)

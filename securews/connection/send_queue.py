@@ -62,6 +62,13 @@ class SendQueue:
         """
         return self.ready >= self.bound
 
+    def memory(self) -> int:
+        """Bytes of memory that are held: a frame that has begun to leave is held whole."""
+        if self._rest is None:
+            return self.size
+        whole: bytes = self._rest.obj  # type: ignore[assignment]  # what memoryview was made of
+        return self.size + len(whole) - len(self._rest)
+
     def append(self, frame: bytes) -> None:
         """A whole message; while a message stream is open it queues behind that stream."""
         self.size += len(frame)
