@@ -21,14 +21,15 @@ from functools import partial
 from securews.common.errors import HandshakeError, Reject, Response
 from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
-from securews.handlers.handler import ThreadedWebSocketHandler
+from securews.handlers.handler import ThreadedWebSocketHandler, handler_name
 from securews.handlers.request import FORM_LIMIT, Request
 from securews.loop.timers import Timer
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import CONTINUE, encode_response, wants_websocket
 from securews.server import pages
-from securews.server.core import Core, printable_address
+from securews.server.core import Core, peer_name, printable_address
 from securews.server.io_threads import IOThread
+from securews.server.leases import Lease, Task
 from securews.server.router import Page
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads, Job
@@ -63,19 +64,23 @@ class Opening:
         "_expired",
         "_head",
         "_io",
+        "_lease",
         "_page",
         "_parser",
         "_request",
         "_request_begun",
         "_stage",
+        "_task",
         "_timer",
         "channel",
         "fd",
     )
 
-    def __init__(self, core: Core, io: IOThread, channel: Channel) -> None:
+    def __init__(self, core: Core, io: IOThread, channel: Channel, lease: Lease) -> None:
         self._core = core
         self._io = io
+        self._lease = lease
+        self._task: Task | None = None
         self.channel = channel
         self.fd = channel.fd
         channel.consumer = self
@@ -96,15 +101,19 @@ class Opening:
         if self._core.options.open_timeout is not None:
             due = loop.now + self._core.options.open_timeout
             self._timer = loop.timers.call_at(due, self._timed_out)
-        self._core.admission.is_silent(self, loop.now)
         loop.watch(self, read=True, write=False)
+        self._lease.is_silent(self.make_room, loop.now)
 
     def make_room(self) -> None:
-        """Silent for longest while others come: go (Admission calls this, in any thread)."""
-        if not self._io.loop.on_loop_thread():
-            self._io.loop.call_soon(self.make_room)
-        elif self._stage is Stage.PARKED:  # else it has spoken at the last moment
+        """Silent for longest while others come, and its place is given away: go. Any thread."""
+        if self._io.loop.on_loop_thread():
             self._end("it was silent and had to make room")
+        else:
+            self._io.loop.call_soon(self.make_room)
+
+    def abort(self, error: Exception | None = None) -> None:
+        """End at once: it has raised, or the loop ends."""
+        self.channel.abort(error)
 
     def server_stops(self, *, at_once: bool) -> None:
         """End what has not begun; what has begun may end by itself, unless `at_once`."""
@@ -123,7 +132,9 @@ class Opening:
     def on_ready(self, mask: int) -> None:
         """Parked, and bytes are there: let a worker take the next step."""
         del mask  # whichever: the step finds out
-        self._core.admission.has_spoken(self)
+        if not self._lease.has_spoken():
+            self.make_room()  # its place was given away a moment ago
+            return
         self._stage = Stage.HANDSHAKE
         self.channel.hand_over()
         self._core.handshakes.submit(self.channel.stream, self._io.loop, self._stepped)
@@ -222,7 +233,7 @@ class Opening:
             self._request = Request(
                 self._head, remote_address=stream.remote_address, tls=stream.info, body=body
             )
-            self._wait_for(self._core.pool, self._run_page)
+            self._wait_for(self._core.pool, self._run_page, f"the page {self._head.path}")
 
     # -- the decision ----------------------------------------------------------------------
 
@@ -231,10 +242,14 @@ class Opening:
             # No code of the user's has to run, so no thread is needed.
             self._accept(upgrade, Headers())
         else:
-            self._wait_for(self._core.accepting, partial(self._run_accept, upgrade))
+            code = f"accept() of {handler_name(upgrade.route.handler)}"
+            self._wait_for(self._core.accepting, partial(self._run_accept, upgrade), code)
 
-    def _wait_for(self, threads: AcceptingThreads, job: Job) -> None:
-        """Have `job` run; until then nothing is read."""
+    def _wait_for(self, threads: AcceptingThreads, job: Job, code: str) -> None:
+        """Have `job` run, which calls the user's `code`; until then nothing is read."""
+        assert self._request is not None
+        self._task = self._lease.task(code, peer_name(self._request))
+        job = partial(self._task.run, job)
         self._stage = Stage.WAITING
         self.channel.set_reading(False)
         if threads is self._core.serial:
@@ -260,6 +275,9 @@ class Opening:
         assert self._page is not None
         assert self._request is not None
         self._began_deciding.set()
+        if self._stage is not Stage.WAITING:
+            self._core.gate.leave()
+            return
         response = pages.answer(self._page, self._request)
         self._core.gate.leave()
         self._io.loop.call_soon(partial(self.answer, response))
@@ -301,12 +319,16 @@ class Opening:
     def _serve(self, session: Session) -> None:
         """On the accepting thread: run a blocking handler here, or where it wants to run."""
         core, handler = self._core, session.handler
+        assert self._task is not None
         if isinstance(handler, ThreadedWebSocketHandler):
             threads: AcceptingThreads = core.pool if handler.pooling else core.new_threads
             if threads is not core.accepting:
-                if not threads.submit(partial(core.run_handler, session)):
+                task = self._lease.task(handler_name(handler), session.connection.name)
+                if not threads.submit(partial(task.run, partial(core.run_handler, session))):
+                    task.cancel()
                     session.connection.start_close(1013, "all threads are busy; try again soon")
                 return
+        self._task.name = handler_name(handler)  # the same thread goes on with the handler
         core.run_handler(session)
 
     # -- the answer ------------------------------------------------------------------------
@@ -384,7 +406,9 @@ class Opening:
 
     def _done(self) -> None:
         self._stage = Stage.DONE
-        self._core.admission.has_spoken(self)
+        self._lease.has_spoken()
+        if self._task is not None:
+            self._task.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
