@@ -10,6 +10,7 @@ from support import errors_in
 from securews.server.leases import Leases
 
 ONE, OTHER = ("192.0.2.1", 5), ("198.51.100.7", 5)
+ADDRESSES = st.sampled_from([ONE, ONE, OTHER, ("127.0.0.1", 5)])
 
 
 class Peer:
@@ -203,8 +204,14 @@ class Schedules(RuleBasedStateMachine):
         self.now = 0.0
         self.peers = []
 
-    @rule(address=st.sampled_from([ONE, OTHER, ("2001:db8::1", 5, 0, 0), ("127.0.0.1", 5)]))
-    def a_peer_arrives(self, address):
+    @rule(address=ADDRESSES, silent=st.booleans())
+    def a_peer_arrives(self, address, silent):
+        before = len(self.peers)
+        self.arrive(address)
+        if silent and len(self.peers) > before:
+            self.be_silent(self.peers[-1])
+
+    def arrive(self, address):
         silent = [peer for peer in self.peers if peer.state == "silent"]
         peer = Peer(self.leases, address, self.now)
         peer.state = "arrived"
@@ -228,10 +235,13 @@ class Schedules(RuleBasedStateMachine):
     def a_peer_is_silent(self, data):
         peer = self.some(data, "arrived")
         if peer is not None:
-            peer.is_silent(self.now)
-            peer.state = "silent"
-            self.peers.remove(peer)  # in the order in which they fell silent
-            self.peers.append(peer)
+            self.be_silent(peer)
+
+    def be_silent(self, peer):
+        peer.is_silent(self.now)
+        peer.state = "silent"
+        self.peers.remove(peer)  # in the order in which they fell silent
+        self.peers.append(peer)
 
     @rule(data=st.data())
     def a_silent_peer_speaks(self, data):
