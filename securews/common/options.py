@@ -239,7 +239,12 @@ class ServerOptions:
     open_timeout: float | None = _option(
         10.0, "from accept to 101, TLS and request included", unit="s", at_least=0.01
     )
-    max_connections: int = _option(1000, "connections at once, unfinished ones too", at_least=1)
+    max_connections: int = _option(
+        1000,
+        "connections at once, unfinished ones too, and those whose handler goes on without its "
+        "client",
+        at_least=1,
+    )
     max_per_ip: int | None = _option(
         100, "of these from one address (IPv6: one /64); loopback is exempt", at_least=1
     )

@@ -14,7 +14,7 @@ cdef class Loop:
     cdef public double now
     cdef public Relay relay
     cdef public Timers timers
-    cdef public object clock, _poller, _thread, _wake_read, _wake_write, _left_over, caller, on_signals
+    cdef public object clock, _poller, _thread, _wake_read, _wake_write, _left_over, caller, on_failure, on_signals
     cdef public Lock _lock
     cdef public dict _owners
     cdef public list _scheduled, _calls, _ended

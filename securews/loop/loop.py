@@ -13,7 +13,9 @@ each turn, one bounded step after another, and between two slices the loop looks
 so a peer whose bytes cost much work makes its own connection slow and not those of others.
 
 Whoever raises in a turn is a bug of ours (user code is caught where it is called): it is logged,
-its connection is aborted, and the loop goes on.
+its connection is aborted, and the loop goes on. What is raised between them (the poller is broken,
+there is no memory, an exception came from another thread) ends the loop, for its state is unknown:
+`on_failure` is told, and all owners are aborted, so that no thread waits for them for ever.
 
 Other threads only append to two lists under the loop's lock and, if the loop sleeps, write one
 byte to wake it. "Asleep" and "the lists are empty" are read and written under that one lock; two
@@ -36,7 +38,7 @@ from typing import Protocol
 
 from securews.common.locks import Lock
 from securews.common.syscalls import drain, poke
-from securews.loop.poller import Poller, make_poller
+from securews.loop.poller import EndedPoller, Poller, make_poller
 from securews.loop.relay import Relay
 from securews.loop.timers import Timers
 
@@ -58,6 +60,9 @@ class Watched(Protocol):
 
     def on_ready(self, mask: int) -> None:
         """The descriptor is ready: READABLE, WRITABLE, HANGUP (see `poller.py`)."""
+
+    def abort(self, error: Exception | None = None) -> None:
+        """`on_ready` has raised, or the loop ends."""
 
 
 class Owner:
@@ -83,7 +88,7 @@ class Owner:
         raise NotImplementedError
 
     def abort(self, error: Exception | None = None) -> None:
-        """End it: it has raised."""
+        """End it: it has raised, or the loop ends."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -129,6 +134,8 @@ class Loop:
         self._thread: int | None = None
         self.caller: Caller | None = None
         """Who calls the user's code at present; None where nobody does."""
+        self.on_failure: Callable[[BaseException], None] | None = None
+        """Called on the loop's thread when `run` ends by what was raised, before all is aborted."""
         self.on_signals: Callable[[bytes], None] | None = None
         """Called on the loop's thread with what others wrote to `signal_fd`: signals' numbers."""
         self._wake_read, self._wake_write = os.pipe()
@@ -222,11 +229,20 @@ class Loop:
         self._ended.append(owner)
 
     def run(self) -> None:
-        """Turn until `stop()`, in the calling thread."""
+        """Turn until `stop()`, in the calling thread.
+
+        Raises:
+            BaseException: what ended the loop, where no `on_failure` is told.
+        """
         self.enter()
         try:
             while not self._stopping:
                 self.turn()
+        except BaseException as error:
+            self._drop_poller()  # it may be what is broken
+            if self.on_failure is None:
+                raise
+            self.on_failure(error)
         finally:
             self.leave()
 
@@ -236,12 +252,12 @@ class Loop:
         _running.add(self._thread)
 
     def leave(self) -> None:
-        """The loop has ended: do what was promised, and promise nothing more."""
+        """The loop has ended: do what was promised, abort who is left, promise nothing more."""
         try:
-            self._make_last_calls()
+            self._drop_poller()
+            self._finish_work()
             self._release_ended()
             self.relay.wake(self.now)
-            self._poller.close()
         finally:
             if self._thread is not None:
                 _running.discard(self._thread)
@@ -313,8 +329,10 @@ class Loop:
 
     def _abort(self, owner: Watched | Owner, error: BaseException) -> None:
         log.error("internal error; the connection is aborted", exc_info=error)
-        if isinstance(owner, Owner):
+        try:
             owner.abort()
+        except BaseException:
+            log.exception("internal error while a connection was aborted")
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:
@@ -322,14 +340,25 @@ class Loop:
         except BaseException:
             log.exception("internal error in a call of the I/O loop")
 
-    def _make_last_calls(self) -> None:
-        """What was promised is done; nothing more is promised."""
+    def _drop_poller(self) -> None:
+        poller, self._poller = self._poller, EndedPoller()
+        try:
+            poller.close()
+        except Exception:
+            log.exception("internal error while a poller was closed")
+
+    def _finish_work(self) -> None:
+        """What was promised is done, and all owners are aborted; nothing more is promised."""
         while not self._over:
+            owners, self._owners = self._owners, {}  # so that each is aborted once
+            for owner in owners.values():
+                try:
+                    owner.abort()
+                except BaseException:
+                    log.exception("internal error while a connection was aborted")
+            self._do_what_was_asked()
             with self._lock:
-                calls, self._calls = self._calls, []
-                self._over = not calls
-            for callback in calls:
-                self._call(callback)
+                self._over = not (self._calls or self._scheduled or self._owners)
 
     def _clear_wake_up(self) -> None:
         written = drain(self._wake_read)

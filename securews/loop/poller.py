@@ -13,7 +13,7 @@ from typing import Protocol
 
 from securews.common.syscalls import wait_ready
 
-__all__ = ["HANGUP", "READABLE", "WRITABLE", "Poller", "make_poller"]
+__all__ = ["HANGUP", "READABLE", "WRITABLE", "EndedPoller", "Poller", "make_poller"]
 
 READABLE, WRITABLE, HANGUP = 1, 4, 0x8 | 0x10 | 0x2000
 """Bits of what a poller reports: the values of epoll, whose masks so need no translation."""
@@ -104,6 +104,24 @@ class EpollPoller:
     def close(self) -> None:
         """As in Poller."""
         self._epoll.close()
+
+
+class EndedPoller:
+    """The poller of a loop that has ended: nothing is reported any more."""
+
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        """As in Poller."""
+
+    def unwatch(self, fd: int) -> None:
+        """As in Poller."""
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        """As in Poller."""
+        del timeout
+        return []
+
+    def close(self) -> None:
+        """As in Poller."""
 
 
 def make_poller() -> Poller:

@@ -11,16 +11,20 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 
 from securews.common.errors import Reject
 from securews.connection.channel import Channel
 from securews.server.answers import RETRY
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread
+from securews.server.leases import Lease
+from securews.server.listener import unlink_socket
 from securews.server.opening import Opening
 from securews.transport.socket_handler import SocketAddress
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "Acceptors"]
 
 log = logging.getLogger("securews.server")
 
@@ -52,7 +56,10 @@ class Acceptor:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._core.loop.watch(self, read=True, write=False)
+        try:
+            self._core.loop.watch(self, read=True, write=False)
+        except OSError as error:  # the kernel has no memory left to watch it
+            self._pause_for(error)
 
     def close(self) -> None:
         """Accept no more. Idempotent."""
@@ -83,47 +90,74 @@ class Acceptor:
             self._pause = FIRST_PAUSE
             try:
                 self._admit(sock, address)
-            except Exception:
+            except BaseException:  # a SocketHandler is the user's code
                 log.exception("internal error while a connection was accepted")
                 sock.close()
         if self._core.handshakes.busy and not self._closed:
             self._core.loop.unwatch(self)
             self._core.handshakes.when_room(self._core.loop, self._resume)
 
+    def abort(self, error: Exception | None = None) -> None:
+        """`on_ready` has raised: what it accepted is closed; accept again after a pause."""
+        del error
+        self._wait()
+
     def _admit(self, sock: socket.socket, address: SocketAddress) -> None:
+        """Open the connection, or close it. Whatever this raises, the caller closes `sock`."""
         core = self._core
         if not self._query(address):
             sock.close()
             return
-        if not core.admission.admit(address, core.loop.now):
+        lease = core.leases.take(address, core.loop.now)
+        if lease is None:
             self._refuse(sock, address)
             return
+        io = core.io.least_loaded()
         try:
             _set_keepalive(sock)
-            io = core.io.least_loaded()
-            channel = Channel(
-                core.socket_handler.accept(sock, address),
-                io.loop,
-                write_timeout=core.options.open_timeout,
-                released=lambda channel: self._released(channel, io, address),
-            )
-        except Exception as error:
-            core.admission.leave(address)
-            sock.close()
-            if not isinstance(error, OSError):  # else it was reset already
+            released = partial(self._released, io, lease)
+            channel = self._channel(sock, address, io, core.options.open_timeout, released)
+        except BaseException as error:
+            lease.descriptor_closed(core.loop.now)
+            if not isinstance(error, OSError):
                 raise
+            sock.close()  # it was reset already
             return
-        io.add(channel)
-        opening = Opening(core, io, channel)
         if io is core.io.first:
-            opening.start()
-        else:
-            io.loop.call_soon(opening.start)
+            self._begin(io, lease, channel)
+        elif not io.loop.call_soon(partial(self._begin, io, lease, channel)):
+            channel.release()  # that loop has ended, so nobody else will
+
+    def _channel(
+        self,
+        sock: socket.socket,
+        address: SocketAddress,
+        io: IOThread,
+        write_timeout: float | None,
+        released: Callable[[Channel], None],
+    ) -> Channel:
+        """The channel of a peer; where this raises, all that it has made is closed."""
+        stream = self._core.socket_handler.accept(sock, address)
+        try:
+            channel = Channel(stream, io.loop, write_timeout=write_timeout, released=released)
+        except BaseException:
+            stream.close()
+            raise
+        io.add(channel)
+        return channel
+
+    def _begin(self, io: IOThread, lease: Lease, channel: Channel) -> None:
+        """On the thread of the channel's loop."""
+        try:
+            Opening(self._core, io, channel, lease).start()
+        except BaseException:  # the kernel may have no memory left to watch a descriptor
+            log.exception("internal error while a connection was opened; it is aborted")
+            channel.abort()
 
     def _query(self, address: SocketAddress) -> bool:
         try:
             return bool(self._core.socket_handler.on_connect_query(address))
-        except Exception:
+        except BaseException:
             log.exception("on_connect_query raised; %s is refused", printable_address(address))
             return False
 
@@ -138,37 +172,49 @@ class Acceptor:
         if core.socket_handler.secure or self._refusals >= MAX_REFUSALS:
             sock.close()
             return
+        self._refusals += 1
+        io = core.io.first
         try:
-            stream = core.socket_handler.accept(sock, address)
-        except OSError:
+            channel = self._channel(sock, address, io, 1.0, self._refusal_over)
+        except BaseException as error:
+            self._refusals -= 1
+            if not isinstance(error, OSError):
+                raise
             sock.close()
             return
-        self._refusals += 1
-        channel = Channel(stream, core.loop, write_timeout=1.0, released=self._refusal_over)
-        core.io.first.add(channel)
-        answer = Reject(503, RETRY, "too many connections; try again soon\n")
-        Opening(core, core.io.first, channel).answer(answer)
+        try:
+            answer = Reject(503, RETRY, "too many connections; try again soon\n")
+            Opening(core, io, channel, core.leases.nothing()).answer(answer)
+        except BaseException:
+            log.exception("internal error while a connection was refused; it is aborted")
+            channel.abort()
 
     def _refusal_over(self, channel: Channel) -> None:
         self._refusals -= 1
         self._core.io.first.remove(channel)
         self._core.check_stopped()
 
-    def _released(self, channel: Channel, io: IOThread, address: SocketAddress) -> None:
+    def _released(self, io: IOThread, lease: Lease, channel: Channel) -> None:
         """On the thread of the channel's loop."""
-        self._core.admission.leave(address)
         io.remove(channel)
-        self._core.check_stopped()
+        lease.descriptor_closed(io.loop.now)
 
     def _back_off(self, error: OSError) -> None:
         """Wait until something may have been freed; one peer is let go meanwhile."""
         self._shed_one()
+        self._pause_for(error)
+
+    def _pause_for(self, error: OSError) -> None:
         self._warn(
             "no connection can be accepted: %s; trying again every %g s at most (raise the limit "
             "on open files, or lower max_connections)",
             error.strerror,
             LONGEST_PAUSE,
         )
+        self._wait()
+
+    def _wait(self) -> None:
+        """Accept nothing for a while, twice as long each time."""
         self._core.loop.unwatch(self)
         self._core.loop.timers.call_at(self._core.loop.now + self._pause, self._resume)
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
@@ -193,6 +239,38 @@ class Acceptor:
         if self._core.loop.now - self._logged_at >= LOG_INTERVAL:
             self._logged_at = self._core.loop.now
             log.warning(message, *args)
+
+
+class Acceptors:
+    """Accept on all listening sockets of a server, which they own.
+
+    Args:
+        core: of the server.
+        sockets: that listen; closed, and removed from the list, by `close`.
+        path: of a unix socket, which is unlinked by `close`.
+    """
+
+    def __init__(self, core: Core, sockets: list[socket.socket], path: str | None) -> None:
+        self._core = core
+        self._sockets = sockets
+        self._path = path
+        self._acceptors: list[Acceptor] = []
+
+    def start(self) -> None:
+        """Begin to accept, when the loop runs."""
+        self._acceptors = [Acceptor(self._core, sock) for sock in self._sockets]
+        for acceptor in self._acceptors:
+            self._core.loop.call_soon(acceptor.start)
+
+    def close(self) -> None:
+        """First I/O thread, or while none runs: accept no more. Idempotent."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        listened = bool(self._sockets)
+        while self._sockets:
+            self._sockets.pop().close()
+        if listened and self._path is not None:
+            unlink_socket(self._path)
 
 
 def _open_reserve() -> int | None:

@@ -9,17 +9,18 @@ from collections.abc import Callable
 
 from securews.common.errors import printable
 from securews.common.options import AcceptingMethod, ServerOptions
+from securews.handlers.request import Request
 from securews.handlers.server_interface import Server
-from securews.server.admission import Admission
 from securews.server.handshakes import HandshakeWorkers
 from securews.server.io_threads import IOThreads
+from securews.server.leases import Leases
 from securews.server.request_gate import RequestGate
 from securews.server.router import Router
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads, NewThreads, Pool, SerialThread
 from securews.transport.socket_handler import SocketAddress, SocketHandler
 
-__all__ = ["Core", "printable_address"]
+__all__ = ["Core", "peer_name", "printable_address"]
 
 log = logging.getLogger("securews.server")
 
@@ -35,6 +36,11 @@ def printable_address(address: SocketAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def peer_name(request: Request) -> str:
+    """Who asks for what, for log lines."""
+    return f"{printable_address(request.remote_address)} {printable(request.path)}"
+
+
 class Core:
     """The working parts of a server, made once; `server` is the public face of them."""
 
@@ -48,7 +54,7 @@ class Core:
         self.loop = self.io.first.loop
         """Of the server's own affairs; a connection has its own."""
         self.router = Router()
-        self.admission = Admission(options.max_connections, options.max_per_ip)
+        self.leases = Leases(options.max_connections, options.max_per_ip, self._lease_changed)
         self.handshakes = HandshakeWorkers(options.handshake_threads, options.limits.max_handshakes)
         self.gate = RequestGate(options.request_threads)
         self.pool = Pool(options.pool_threads, "securews-pool")
@@ -62,7 +68,7 @@ class Core:
         self.stopping = False
         """Written by the first I/O thread: the server is being stopped."""
         self.check_stopped: Callable[[], None] = _nothing
-        """Any thread: called when a connection or a handler has ended."""
+        """Any thread: called when a descriptor was closed, or a handler has ended after that."""
         self._counters: Counter[str] = Counter()
         self._sessions: dict[Session, None] = {}
         self._refused_origins: set[str] = set()
@@ -87,7 +93,7 @@ class Core:
             return {
                 **{name: self._counters[name] for name in counted},
                 "open": len(self._sessions),
-                "sockets": self.admission.count,
+                **self.leases.stats(),
             }
 
     def count(self, what: str) -> None:
@@ -118,7 +124,9 @@ class Core:
         finally:
             with self.lock:
                 del self.running[session]
-            self.check_stopped()
+
+    def _lease_changed(self) -> None:
+        self.check_stopped()
 
     def own_thread(self) -> bool:
         """Whether the calling thread must not wait for the server to stop: it is part of it."""

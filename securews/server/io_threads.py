@@ -11,7 +11,9 @@ from __future__ import annotations
 import sysconfig
 import threading
 from collections.abc import Callable
+from functools import partial
 
+from securews.common.deadlines import Deadline
 from securews.common.errors import ConfigurationError
 from securews.common.interpreter import gil_enabled
 from securews.connection.budget import Budget
@@ -67,7 +69,8 @@ class IOThreads:
         names = ["securews-io", *(f"securews-io-{number}" for number in range(2, count + 1))]
         self.every = [IOThread(name, max(1, max_buffered // count)) for name in names]
         self.first = self.every[0]
-        self._running = count
+        self._threads: list[threading.Thread] = []
+        self._running = 0
         self._lock = threading.Lock()
 
     def least_loaded(self) -> IOThread:
@@ -82,8 +85,17 @@ class IOThreads:
         """Any thread: whether the calling one is one of these."""
         return any(io.loop.on_loop_thread() for io in self.every)
 
-    def start(self, over: Callable[[], None]) -> None:
-        """Start them as daemons; `over` is called once, by the last that ends."""
+    def start(self, over: Callable[[], None], failed: Callable[[str, BaseException], None]) -> None:
+        """Start them as daemons.
+
+        Args:
+            over: called once, by the last that ends.
+            failed: called by a thread that has to end because of what was raised in its loop,
+                with its name, before it aborts its connections.
+
+        Raises:
+            RuntimeError: the process has no threads left; those that were started end.
+        """
 
         def run(io: IOThread) -> None:
             try:
@@ -95,8 +107,30 @@ class IOThreads:
                 if last:
                     over()
 
+        self._running = len(self.every)
         for io in self.every:
-            threading.Thread(target=run, args=(io,), name=io.name, daemon=True).start()
+            io.loop.on_failure = partial(failed, io.name)
+            thread = threading.Thread(target=run, args=(io,), name=io.name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._give_up(over)
+                raise
+            self._threads.append(thread)
+
+    def _give_up(self, over: Callable[[], None]) -> None:
+        """One could not be started, so none is wanted."""
+        self.stop()
+        with self._lock:
+            self._running -= len(self.every) - len(self._threads)
+            none = self._running == 0
+        if none:
+            over()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait until all have ended, or the deadline comes. Not on one of them."""
+        for thread in self._threads:
+            thread.join(deadline.remaining())
 
     def stop(self) -> None:
         """Any thread: end them after their present turn."""

@@ -26,14 +26,16 @@ from securews.common.errors import Reject, Response
 from securews.common.headers import Headers
 from securews.connection.channel import Channel, Phase
 from securews.connection.interfaces import Consumer
+from securews.handlers.handler import handler_name
 from securews.handlers.request import Request
 from securews.loop.timers import Timer
 from securews.protocol.http_head import RequestHead, RequestParser
 from securews.protocol.opening import CONTINUE, wants_websocket
 from securews.server import pages
 from securews.server.answers import RETRY, Answer, encode_answer, internal_error
-from securews.server.core import Core, printable_address
+from securews.server.core import Core, peer_name, printable_address
 from securews.server.io_threads import IOThread
+from securews.server.leases import Lease, Task
 from securews.server.page_body import PageBody
 from securews.server.request_gate import Place
 from securews.server.router import Page
@@ -49,8 +51,8 @@ log = logging.getLogger("securews.server")
 FINISH_SECONDS = 10.0
 """In which a peer has to take an HTTP answer, and the end of TLS."""
 
-PlacedJob: TypeAlias = Callable[[Place], None]
-"""What a thread does under a place."""
+PlacedJob: TypeAlias = Callable[[Place, Task], None]
+"""What a thread does under a place, as a task of the connection's lease."""
 
 
 class Stage(enum.Enum):
@@ -74,20 +76,24 @@ class Opening(Consumer):
         "_expired",
         "_head_only",
         "_io",
+        "_lease",
         "_lock",
         "_outgoing",
         "_parser",
         "_place",
         "_request_begun",
         "_stage",
+        "_task",
         "_timer",
         "channel",
         "fd",
     )
 
-    def __init__(self, core: Core, io: IOThread, channel: Channel) -> None:
+    def __init__(self, core: Core, io: IOThread, channel: Channel, lease: Lease) -> None:
         self._core = core
         self._io = io
+        self._lease = lease
+        self._task: Task | None = None
         self.channel = channel
         self.fd = channel.fd
         channel.consumer = self
@@ -110,15 +116,19 @@ class Opening(Consumer):
         if self._core.options.open_timeout is not None:
             due = loop.now + self._core.options.open_timeout
             self._timer = loop.timers.call_at(due, self._timed_out)
-        self._core.admission.is_silent(self, loop.now)
         loop.watch(self, read=True, write=False)
+        self._lease.is_silent(self.make_room, loop.now)
 
     def make_room(self) -> None:
-        """Silent for longest while others come: go (Admission calls this, in any thread)."""
-        if not self._io.loop.on_loop_thread():
-            self._io.loop.call_soon(self.make_room)
-        elif self._stage is Stage.PARKED:  # else it has spoken at the last moment
+        """Silent for longest while others come, and its place is given away: go. Any thread."""
+        if self._io.loop.on_loop_thread():
             self._end("it was silent and had to make room")
+        else:
+            self._io.loop.call_soon(self.make_room)
+
+    def abort(self, error: Exception | None = None) -> None:
+        """End at once: it has raised, or the loop ends."""
+        self.channel.abort(error)
 
     def server_stops(self, *, at_once: bool) -> None:
         """End what has not begun; what has begun may end by itself, unless `at_once`."""
@@ -137,7 +147,9 @@ class Opening(Consumer):
     def on_ready(self, mask: int) -> None:
         """Parked, and bytes are there: let a worker take the next step."""
         del mask  # whichever: the step finds out
-        self._core.admission.has_spoken(self)
+        if not self._lease.has_spoken():
+            self.make_room()  # its place was given away a moment ago
+            return
         self._stage = Stage.HANDSHAKE
         self.channel.hand_over()
         self._core.handshakes.submit(self.channel.stream, self._io.loop, self._stepped)
@@ -237,7 +249,8 @@ class Opening(Consumer):
     def _body_complete(self, head: RequestHead, page: Page, body: bytes) -> None:
         self._parser = None  # it holds the body, too
         request = self._request(head, body)
-        self._wait_for(self._core.pool, partial(self._run_page, page, request))
+        job = partial(self._run_page, page, request)
+        self._wait_for(self._core.pool, job, request, f"the page {head.path}")
 
     # -- the decision ----------------------------------------------------------------------
 
@@ -246,10 +259,15 @@ class Opening(Consumer):
             # No code of the user's has to run, so no thread is needed.
             self._accept(upgrade, Headers())
         else:
-            self._wait_for(self._core.accepting, partial(self._run_accept, upgrade))
+            code = f"accept() of {handler_name(upgrade.route.handler)}"
+            job = partial(self._run_accept, upgrade)
+            self._wait_for(self._core.accepting, job, upgrade.request, code)
 
-    def _wait_for(self, threads: AcceptingThreads, job: PlacedJob) -> None:
-        """Have `job` run once there is a place; until then nothing is read."""
+    def _wait_for(
+        self, threads: AcceptingThreads, job: PlacedJob, request: Request, code: str
+    ) -> None:
+        """Have `job` run, which calls the user's `code`; until then nothing is read."""
+        self._task = self._lease.task(code, peer_name(request))
         self._stage = Stage.WAITING
         self._body = None
         self.channel.set_reading(False)
@@ -261,21 +279,24 @@ class Opening(Consumer):
 
     def _submit(self, threads: AcceptingThreads, job: PlacedJob) -> None:
         """A place was granted."""
-        assert self._place is not None
-        if not threads.submit(partial(job, self._place)):
+        place, task = self._place, self._task
+        assert place is not None
+        assert task is not None
+        if not threads.submit(partial(task.run, partial(job, place, task))):
             self.answer(Reject(503, RETRY, "all threads are busy; try again soon\n"))
 
     def _withdraw(self) -> bool:
         """Give up the place. False: the code that it is for has begun."""
         return self._place is not None and self._place.withdraw()
 
-    def _run_page(self, page: Page, request: Request, place: Place) -> None:
+    def _run_page(self, page: Page, request: Request, place: Place, task: Task) -> None:
         """On a thread of the pool."""
+        del task
         with place as granted:
             if granted:
                 self._send_soon(pages.answer(page, request))
 
-    def _run_accept(self, upgrade: Upgrade, place: Place) -> None:
+    def _run_accept(self, upgrade: Upgrade, place: Place, task: Task) -> None:
         """On the accepting thread: `accept()`, then the handler if it is a blocking one."""
         core = self._core
         with place as granted:
@@ -283,7 +304,7 @@ class Opening(Consumer):
             if core.accepting is not core.serial:
                 place.give_back()  # the handler needs none; in SERIAL the next one waits for it
             if session is not None and not session.event_driven:
-                serve(core, session)
+                serve(core, session, task)
 
     def _decide(self, upgrade: Upgrade) -> Session | None:
         """On the accepting thread: the session, if `accept()` says yes in time."""
@@ -388,8 +409,10 @@ class Opening(Consumer):
         """It is over: hold nothing any more."""
         self._stage = Stage.DONE
         self._withdraw()
-        self._parser = self._body = self._place = None
-        self._core.admission.has_spoken(self)
+        if self._task is not None:
+            self._task.cancel()
+        self._parser = self._body = self._place = self._task = None
+        self._lease.has_spoken()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -25,9 +25,10 @@ from securews.handlers.handler import (
 )
 from securews.handlers.messages import BytesLike
 from securews.handlers.origins import AnyOrigin
+from securews.loop.at_exit import end_at_exit
 from securews.protocol.close_codes import encode_close_payload
 from securews.server import broadcast, listener, pages
-from securews.server.acceptor import Acceptor
+from securews.server.acceptor import Acceptors
 from securews.server.arguments import check_arguments
 from securews.server.certificate_care import CertificateCare, check_revalidation
 from securews.server.core import Core
@@ -37,6 +38,7 @@ from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
 from securews.server.signals import signals_handled
 from securews.server.stopping import GRACE, Stopping
+from securews.server.sudden_ends import SuddenEnds
 from securews.server.tls_choice import checked_socket_handler
 from securews.transport.socket_handler import SocketAddress, SocketHandler
 
@@ -96,24 +98,27 @@ class WebSocketServer:
         check_io_threads(server_options.io_threads)
         socket_handler = checked_socket_handler(socket_handler, host)
         check_revalidation(server_options.revalidate_interval, socket_handler)
-        self._host, self._path = address or "localhost", path
+        self._host = address or "localhost"
         backlog = server_options.limits.backlog
-        self._listeners = (
+        listeners = (
             listener.adopt_listeners(sockets)
             if sockets
             else listener.open_listeners(host, port, path, backlog)
         )
-        self._addresses: list[SocketAddress] = [s.getsockname() for s in self._listeners]
+        self._addresses: list[SocketAddress] = [s.getsockname() for s in listeners]
         self._core = Core(self, socket_handler, server_options)
-        self._acceptors: list[Acceptor] = []
+        self._acceptors = Acceptors(self._core, listeners, path)
         self._care = CertificateCare(self._core)
-        self._stopping = Stopping(self._core, self._close_listeners, self._core.io.stop)
+        self._stopping = Stopping(self._core, self._acceptors.close, self._core.io.stop)
         self._state = State.NEW
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._sudden_ends = SuddenEnds(
+            self._core, self._stopping, self._acceptors.close, self._stopped
+        )
         self._process = os.getpid()
         self._never_started = weakref.finalize(
-            self, listener.give_up_unstarted, self.url, self._process, self._listeners
+            self, listener.give_up_unstarted, self.url, self._process, listeners
         )
 
     # -- what is served --------------------------------------------------------------------
@@ -221,12 +226,14 @@ class WebSocketServer:
 
         Raises:
             ConfigurationError: nothing is registered.
-            RuntimeError: it was started before, or in a process that has forked.
+            RuntimeError: it was started before, or in a process that has forked, or there are no
+                threads left; or, at last, an I/O thread has failed and the server has stopped.
         """
         with signals_handled(self._core.loop, self._signalled, self._care.reload_soon):
             self._begin()
             self._run_serial()
             self._stopped.wait()
+        self._sudden_ends.raise_failure()
 
     def serve_forever(self) -> None:
         """The same as `start`."""
@@ -262,7 +269,7 @@ class WebSocketServer:
             never_ran, self._state = self._state is State.NEW, State.STOPPED
         if never_ran:
             self._never_started.detach()
-            self._close_listeners()
+            self._acceptors.close()
             self._stopped.set()
             return
         self._core.stop_asked = True
@@ -280,6 +287,8 @@ class WebSocketServer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+        if error is None:
+            self._sudden_ends.raise_failure()
 
     # -- while it runs ---------------------------------------------------------------------
 
@@ -370,14 +379,14 @@ class WebSocketServer:
             self._state = State.RUNNING
         self._never_started.detach()
         allow_descriptors(self._core.options.max_connections)
-        self._acceptors = [Acceptor(self._core, sock) for sock in self._listeners]
-        for acceptor in self._acceptors:
-            self._core.loop.call_soon(acceptor.start)
+        self._acceptors.start()
         self._core.loop.call_soon(self._care.start)
-        self._core.io.start(over=self._end)
+        end_at_exit(self._sudden_ends)
+        self._core.io.start(self._end, self._sudden_ends.failed)
 
     def _end(self) -> None:
         """In the last thread that has moved bytes."""
+        self._acceptors.close()
         self._core.serial.close()
         self._stopped.set()
 
@@ -389,11 +398,3 @@ class WebSocketServer:
         """First I/O thread: the first signal stops in order, the next at once."""
         log.info("stopping on a signal" if count == 1 else "stopping at once")
         self._stopping.begin(GRACE if count == 1 else 0.0, 0.0, 1001)
-
-    def _close_listeners(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
-        for sock in self._listeners:
-            sock.close()
-        if self._path is not None:
-            listener.unlink_socket(self._path)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from securews.handlers.handler import handler_name
+from securews.loop import at_exit
 from securews.loop.timers import Timer
 from securews.server.core import Core
 from securews.server.io_threads import IOThread
@@ -27,6 +27,8 @@ GRACE = 10.0
 """Seconds that connections and handlers have to end, unless somebody says otherwise."""
 LAST_MOMENT = 0.5
 """Seconds that handlers have to return after their connections were aborted."""
+LAST_MOMENT_AT_EXIT = 0.1
+"""The same when the interpreter exits, which does not wait for them."""
 
 
 class Stopping:
@@ -47,6 +49,12 @@ class Stopping:
         self._timer: Timer | None = None
         self._aborted = False
         self._over = False
+        self._at_exit = False
+
+    def begin_at_exit(self) -> None:
+        """Start to stop because the interpreter exits: quickly, and without a word."""
+        self._at_exit = True
+        self.begin(at_exit.GRACE, 0.0, 1001)
 
     def begin(self, grace: float, jitter: float, code: int) -> None:
         """Start to stop; called again, it can only shorten the grace to 0."""
@@ -92,16 +100,17 @@ class Stopping:
         self._end_openings(at_once=True)
         if self._timer is not None:
             self._timer.cancel()
-        due = self._core.loop.now + LAST_MOMENT
-        self._timer = self._core.loop.timers.call_at(due, self._abandon)
+        moment = LAST_MOMENT_AT_EXIT if self._at_exit else LAST_MOMENT
+        self._timer = self._core.loop.timers.call_at(self._core.loop.now + moment, self._abandon)
 
     def _abandon(self) -> None:
-        for session, thread in self._running():
-            log.warning(
+        for peer, name, thread in self._core.leases.at_work():
+            log.log(
+                logging.DEBUG if self._at_exit else logging.WARNING,
                 "%s: %s has not returned since its connection was closed; its thread %s is "
                 "abandoned",
-                session.connection.name,
-                handler_name(session.handler),
+                peer,
+                name,
                 thread,
             )
         self._finish()
@@ -114,12 +123,8 @@ class Stopping:
             self._core.loop.call_soon(self._check)
 
     def _check(self) -> None:
-        if not self._core.io.has_channels() and not self._running():
+        if not self._core.io.has_channels() and not self._core.leases.count:
             self._finish()
-
-    def _running(self) -> list[tuple[Session, str]]:
-        with self._core.lock:
-            return [(session, thread.name) for session, thread in self._core.running.items()]
 
     def _finish(self) -> None:
         if self._over:

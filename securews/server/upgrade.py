@@ -22,6 +22,7 @@ from securews.protocol.opening import check_upgrade, choose_subprotocol, encode_
 from securews.protocol.parser import Role
 from securews.server.answers import http_date, internal_error
 from securews.server.core import Core, printable_address
+from securews.server.leases import Task
 from securews.server.router import Route
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads
@@ -161,15 +162,19 @@ class Upgrade:
         return Session(handler, connection, ws, ended)
 
 
-def serve(core: Core, session: Session) -> None:
+def serve(core: Core, session: Session, task: Task) -> None:
     """On the accepting thread: run a blocking handler here, or where it wants to run."""
     handler = session.handler
+    name = handler_name(handler)
     if isinstance(handler, ThreadedWebSocketHandler):
         threads: AcceptingThreads = core.pool if handler.pooling else core.new_threads
         if threads is not core.accepting:
-            if not threads.submit(partial(core.run_handler, session)):
+            other = task.lease.task(name, session.connection.name)
+            if not threads.submit(partial(other.run, partial(core.run_handler, session))):
+                other.cancel()
                 session.connection.start_close(1013, "all threads are busy; try again soon")
             return
+    task.name = name  # the same thread goes on with the handler
     core.run_handler(session)
 
 

@@ -21,7 +21,7 @@ from server_process import ServerProcess, Stopwatch, p99
 from support import eventually
 from wire import TEXT, WireClient, frame
 
-from securews.server.admission import Admission
+from securews.server.leases import Leases
 
 TESTS = str(Path(__file__).parent.parent)
 
@@ -303,15 +303,16 @@ def test_over_the_limit_there_is_503_in_the_clear_and_a_plain_end_before_tls(cer
 
 @pytest.mark.promise(7)
 def test_one_address_has_a_hundred_and_one_network_of_ipv6_is_one_address():
-    admission = Admission(1000, 100)
+    leases = Leases(1000, 100)
+    taken = {}
     for one in ["192.0.2.1", "2001:db8::%d"]:
-        admitted = [admission.admit((one.replace("%d", f"{n:x}"), 1), 0.0) for n in range(1, 130)]
-        assert admitted == [True] * 100 + [False] * 29
-    assert not admission.admit(("::ffff:192.0.2.1", 1), 0.0)
-    assert admission.admit(("2001:db8:0:1::1", 1), 0.0)
-    admission.leave(("192.0.2.1", 1))
-    assert admission.admit(("192.0.2.1", 1), 0.0)
-    assert all(admission.admit(("127.0.0.1", 1), 0.0) for _ in range(200)), "a proxy of ours"
+        taken[one] = [leases.take((one.replace("%d", f"{n:x}"), 1), 0.0) for n in range(1, 130)]
+        assert [lease is not None for lease in taken[one]] == [True] * 100 + [False] * 29
+    assert not leases.take(("::ffff:192.0.2.1", 1), 0.0)
+    assert leases.take(("2001:db8:0:1::1", 1), 0.0)
+    taken["192.0.2.1"][0].descriptor_closed(0.0)
+    assert leases.take(("192.0.2.1", 1), 0.0)
+    assert all(leases.take(("127.0.0.1", 1), 0.0) for _ in range(200)), "a proxy of ours"
 
 
 @pytest.mark.promise(8)

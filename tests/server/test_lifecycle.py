@@ -355,6 +355,26 @@ def test_a_handler_that_never_returns_is_abandoned_and_named(method, caplog):
         release.set()
 
 
+def test_accept_that_outlives_the_stop_is_abandoned_and_named(caplog):
+    release, entered = threading.Event(), Happened()
+
+    class Slow(securews.WebSocketHandler):
+        def accept(self, request, response_headers):
+            entered()
+            return release.wait(TIMEOUT)
+
+        def handle_communication(self, ws):
+            raise AssertionError("the answer came too late")
+
+    with plain(Slow()) as server, RawClient(server.address, upgrade=False) as client:
+        client.send_upgrade("/slow")
+        entered.wait()
+        server.stop(grace=0.1)
+        (warning,) = errors_in(caplog)
+        assert "'/slow': accept() of Slow has not returned" in warning
+        release.set()
+
+
 def test_accept_that_outlives_the_stop_does_not_begin_a_handler():
     entered, release, handled = Happened(), threading.Event(), Happened()
 
@@ -727,7 +747,7 @@ def test_a_background_server_ends_with_its_program():
     source = SERVE.replace("server.serve_forever()", "server.start_background()")
     with Program(source, "event", "pool") as program:
         program.line()
-        assert program.end() == (0, "over\n", "")
+        assert program.end() == (0, "over\nclosed\n", "")  # the handler's close() is called
 
 
 def test_a_program_that_never_starts_its_server_is_told_so():

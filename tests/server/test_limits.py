@@ -12,10 +12,12 @@ import pytest
 from support import TIMEOUT, Happened, RawClient, errors_in, eventually, tracebacks_in
 
 import securews
-from securews.server.admission import Admission
+from securews.server.leases import Leases
 
 SOON = 2.5
 """Seconds in which what is due after half a second has come, on a loaded machine too."""
+SHORT = 0.3
+"""An open_timeout; until then nobody reads whether the peer of a slow decision is still there."""
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -72,16 +74,6 @@ def test_before_tls_one_too_many_is_just_closed(certificates):
         assert refused.read_to_end() == b""
 
 
-class Peer:
-    """A silent connection, as Admission sees it."""
-
-    def __init__(self):
-        self.evicted = False
-
-    def make_room(self):
-        self.evicted = True
-
-
 @pytest.mark.promise(7)
 @pytest.mark.parametrize(
     ("one", "other", "same"),
@@ -95,35 +87,18 @@ class Peer:
     ],
 )
 def test_addresses_are_counted_by_ipv4_address_and_by_ipv6_network(one, other, same):
-    admission = Admission(100, 1)
-    assert admission.admit((one, 5), now=0.0)
-    assert admission.admit((other, 6), now=0.0) is not same
-    admission.leave((one, 5))
+    leases = Leases(100, 1)
+    lease = leases.take((one, 5), now=0.0)
+    assert lease is not None
+    assert (leases.take((other, 6), now=0.0) is None) is same
+    lease.descriptor_closed(now=0.0)
     if same:
-        assert admission.admit((other, 6), now=0.0)
-
-
-@pytest.mark.parametrize(
-    "address", [("127.0.0.1", 5), ("::1", 5, 0, 0), ("::ffff:127.9.9.9", 5), ""]
-)
-def test_loopback_and_unix_peers_are_exempt_from_max_per_ip(address):
-    admission = Admission(100, 1)
-    assert all(admission.admit(address, now=0.0) for _ in range(50))
-
-
-def test_who_left_counts_no_more():
-    admission = Admission(1, 1)
-    for number in range(1000):
-        address = (f"192.0.2.{number % 200}", 5)
-        assert admission.admit(address, now=0.0)
-        assert not admission.admit(("198.51.100.1", 5), now=0.0)
-        admission.leave(address)
-    assert admission.count == 0
+        assert leases.take((other, 6), now=0.0) is not None
 
 
 @pytest.mark.promise(3, 7)
 def test_from_nine_tenths_on_the_oldest_silent_peer_goes(monkeypatch):
-    monkeypatch.setattr("securews.server.admission.PATIENCE", 0.0)
+    monkeypatch.setattr("securews.server.leases.PATIENCE", 0.0)
     with ExitStack() as opened, plain(max_connections=10) as server:
         peers = []
         for count in range(1, 10):
@@ -168,6 +143,121 @@ def test_silent_peers_do_not_hold_up_a_good_one(certificates):
         began = time.monotonic()
         exchange(server, tls=certificates.ca_file)
         assert time.monotonic() - began < SOON
+
+
+# -- handlers that go on without their peers -------------------------------------------------------
+
+
+class Deaf(securews.WebSocketHandler):
+    """Does not notice that its peer has left."""
+
+    def __init__(self):
+        self.release = threading.Event()
+        self.began = Happened()
+
+    def handle_communication(self, ws):
+        self.began()
+        assert self.release.wait(TIMEOUT * 2)
+
+
+class DeafInAThreadOfItsOwn(securews.ThreadedWebSocketHandler):
+    def __init__(self, *, pooling):
+        super().__init__(pooling=pooling)
+        self.release = threading.Event()
+        self.began = Happened()
+
+    def do_handle_communication(self, ws):
+        self.began()
+        assert self.release.wait(TIMEOUT * 2)
+
+
+def thread_names():
+    return [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("method", securews.AcceptingMethod)
+@pytest.mark.parametrize("pooling", [None, True, False])
+def test_who_leaves_and_comes_again_while_its_handlers_are_busy_gets_no_more_threads(
+    method, pooling, caplog
+):
+    serial = method is securews.AcceptingMethod.SERIAL
+    handler = Deaf() if pooling is None else DeafInAThreadOfItsOwn(pooling=pooling)
+    with securews.serve(
+        0, handler, tls=False, max_connections=3, accepting_method=method
+    ) as server:
+        try:
+            for _ in range(12):
+                with silent(server) as peer:
+                    try:
+                        peer.send_upgrade()
+                        if not (serial and pooling is None and handler.began.items):
+                            peer.read_head()
+                    except (EOFError, OSError):
+                        pass  # refused before it has asked
+                    peer.reset()
+                sockets(server, 0)
+                assert server.stats()["leases"] <= 3
+                for kind in ("securews-thread", "securews-pool"):
+                    assert sum(name.startswith(kind) for name in thread_names()) <= 3
+            stats = server.stats()
+            busy = 1 if serial and pooling is None else 3
+            assert (stats["leases"], stats["handlers"], stats["gone"]) == (busy, busy, busy)
+            assert len(handler.began.items) == busy
+        finally:
+            handler.release.set()
+        eventually(lambda: server.stats()["leases"] == 0, "every place to be given back")
+        assert server.stats()["handlers"] == server.stats()["gone"] == 0
+        with RawClient(server.address) as client:
+            assert client.status == 101
+    warnings = [text for text in errors_in(caplog) if "their peers are gone" in text]
+    assert len(warnings) == (0 if busy == 1 else 1)
+    assert all(type(handler).__name__ in warning for warning in warnings)
+
+
+def test_accept_that_still_runs_holds_the_place_of_its_peer():
+    release, entered = threading.Event(), Happened()
+
+    def accept(request, response_headers):
+        entered()
+        return release.wait(TIMEOUT)
+
+    with plain(accept=accept, max_connections=1, open_timeout=SHORT) as server:
+        try:
+            with silent(server) as peer:
+                peer.send_upgrade()
+                entered.wait()
+                assert server.stats()["handlers"] == 1
+                peer.reset()
+            sockets(server, 0)
+            assert server.stats()["gone"] == 1
+            with silent(server) as refused:
+                assert refused.read_to_end().startswith(b"HTTP/1.1 503 ")
+        finally:
+            release.set()
+        eventually(lambda: server.stats()["leases"] == 0, "the place to be given back")
+        exchange(server)
+
+
+def test_a_page_that_still_runs_holds_the_place_of_its_peer():
+    release, entered = threading.Event(), Happened()
+    server = plain(max_connections=1, pool_size=5, open_timeout=SHORT)
+
+    @server.page("/slow")
+    def slow(request):
+        entered()
+        return str(release.wait(TIMEOUT))
+
+    with server:
+        try:
+            with silent(server) as peer:
+                peer.send_raw(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                entered.wait()
+                peer.reset()
+            sockets(server, 0)
+            assert server.stats()["leases"] == 1
+        finally:
+            release.set()
+        eventually(lambda: server.stats()["leases"] == 0, "the place to be given back")
 
 
 # -- open_timeout --------------------------------------------------------------------------------

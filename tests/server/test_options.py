@@ -288,7 +288,7 @@ def _status_of_a_second_client(**options):
 
 @scenario("max_per_ip", (1, 503), (2, 101))
 def _status_of_a_second_client_of_an_address(monkeypatch, **options):
-    monkeypatch.setattr("securews.server.admission._key", lambda address: address[0])
+    monkeypatch.setattr("securews.server.leases._key", lambda address: address[0])
     return _status_of_a_second_client(**options)
 
 
