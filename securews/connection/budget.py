@@ -3,9 +3,9 @@
 Each connection has bounds of its own; a thousand of them filled at once would still be more than a
 machine has. Two things keep the sum under the limit, and each follows from what is held alone:
 
-- Who holds more than half of what is still free, and more than half of an even share, is not read
-  from until its handler or its peer has taken something. An unfinished message does not count here:
-  without reading it would never be complete.
+- Who holds more than two fifths of what is still free, and of an even share, is not read from until
+  its handler or its peer has taken something. An unfinished message does not count here: without
+  reading it would never be complete.
 - Over the limit room is made: first unread messages are dropped whose peers are gone, then who
   holds most is closed, of whatever kind that is, until the rest fits. Who holds most holds more
   than an even share, so who holds little notices nothing.
@@ -21,6 +21,8 @@ from typing import Generic, TypeVar
 
 __all__ = ["Budget", "Verdict"]
 
+PAUSE = 0.4
+"""Of what is free, or of an even share, whichever is more: who holds more is not read from."""
 RELIEF = 0.5
 """Of the mark at which it was paused: who holds less than this share of it is read from again."""
 
@@ -89,7 +91,7 @@ class Budget(Generic[H]):
                 return []
             del self._paused[holder]
             return [(holder, Verdict.RESUME)]
-        mark = max(self._limit - self.total, self._limit / max(1, len(self._held))) / 2
+        mark = PAUSE * max(self._limit - self.total, self._limit / max(1, len(self._held)))
         if movable <= mark:
             return []
         self._paused[holder] = mark

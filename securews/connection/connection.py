@@ -2,18 +2,10 @@
 
 Theory of operation
 -------------------
-The loop's thread feeds the parser and acts on its events, in their order and one at a time; any
-thread may send, ping, close and abort. Both meet in the link, which has the lock, the closing state
-and the two queues. This class wires the parts, and reports what is held.
-
-What one turn does for a connection is bounded: a pass of the parser by its work, callbacks of the
-user by time. The rest goes on in a slice of this turn or the next (`Channel.continue_later`), and
-nothing more is read meanwhile.
-
-Messages of one pass are handed over together: a queueing connection puts them into the receive
-queue and wakes the thread that receives at most once. An event-driven one calls its observer for
-each; it stops where the send queue is full (the peer does not take our answers: let it wait), and
-goes on when that is empty again.
+The loop's thread feeds the parser and acts on its events, in their order and one at a time
+(`intake.py`); any thread may send, ping, close and abort. Both meet in the link, which has the
+lock, the closing state and the two queues. This class wires the parts: it says what an event, a
+deadline, the end of the transport or a verdict of the budget leads to, and reports what is held.
 
 What was received before the end is delivered before the end. When it is over, the connection lets
 go of everything: the parts refer to each other, and memory is not to wait for a garbage collector.
@@ -22,69 +14,44 @@ go of everything: the parts refer to each other, and memory is not to wait for a
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 from sys import getsizeof
 
-from securews.common.errors import ConnectionClosed, ProtocolError
+from securews.common.errors import ProtocolError
 from securews.common.options import ConnectionOptions, Limits
 from securews.connection.budget import Budget, Verdict
 from securews.connection.channel import Channel, Phase
-from securews.connection.interfaces import Consumer, Message, Observer
+from securews.connection.intake import Intake
+from securews.connection.interfaces import Observer
 from securews.connection.link import Link
 from securews.connection.pings import MAX_UNANSWERED, Pings, PingWaiter
 from securews.connection.sender import Sender
 from securews.connection.watchdog import Action, Facts, Watchdog
-from securews.loop.loop import Loop
 from securews.loop.timers import Timer
 from securews.protocol.close_codes import cut_reason
 from securews.protocol.deflate import Deflate
-from securews.protocol.events import Close, Event, Ping, Pong
-from securews.protocol.frames import Opcode
-from securews.protocol.parser import WORK, Role, WebSocketParser
+from securews.protocol.events import Close, Event, Pong
+from securews.protocol.parser import Role, WebSocketParser
 from securews.transport.socket_handler import MAX_SEND
 
 __all__ = ["Connection"]
 
 log = logging.getLogger("securews.server")
 
-CALLBACK_SECONDS = 0.001
-"""Callbacks of one connection that take longer go on later, if there are more."""
-EVENT_ROOM = 256 << 10
-"""Bytes of messages that one pass may parse for callbacks: they wait in memory for their turn."""
 FULL = "the server is full; try again later"
 
 
-class Connection(Consumer):
+class Connection(Intake):
     """One end of a WebSocket connection, the consumer of its channel."""
 
     __slots__ = (
         "_budget",
         "_close_timer",
-        "_end_reason",
-        "_event_driven",
-        "_events",
         "_finished",
-        "_gone",
         "_held",
-        "_message_received",
-        "_over",
-        "_own_ping",
-        "_own_ping_at",
-        "_paused",
         "_pings",
         "_watch_timer",
-        "_watchdog",
-        "channel",
-        "latency",
-        "link",
-        "loop",
         "name",
-        "observer",
-        "options",
-        "parser",
         "role",
-        "sender",
     )
 
     def __init__(
@@ -111,41 +78,26 @@ class Connection(Consumer):
             answer: to the opening request; it is sent first.
             deflate: what was agreed on about compression; None where nothing was.
         """
-        self.channel = channel
-        self.loop: Loop = channel.loop
-        self.role = role
-        self.options = options
-        self.name = name
-        self.link = Link(channel, channel.loop, options, answer)
-        self.sender = Sender(self.link, channel, options, role=role, deflate=deflate, name=name)
-        self.parser = WebSocketParser(
-            role,
-            max_size=options.max_size,
-            max_fragments=limits.max_fragments,
-            max_control=limits.control_burst + MAX_UNANSWERED,
-            deflate=deflate,
+        link = Link(channel, channel.loop, options, answer)
+        super().__init__(
+            channel,
+            link,
+            Sender(link, channel, options, role=role, deflate=deflate, name=name),
+            options,
+            parser=WebSocketParser(
+                role,
+                max_size=options.max_size,
+                max_fragments=limits.max_fragments,
+                max_control=limits.control_burst + MAX_UNANSWERED,
+                deflate=deflate,
+            ),
+            watchdog=Watchdog(options, limits, channel.loop.now),
         )
-        self.observer: Observer | None = None
-        self.latency: float | None = None
-        """Seconds that the newest answered ping took; None before the first."""
-        self._watchdog = Watchdog(options, limits, channel.loop.now)
+        self.role = role
+        self.name = name
         self._watch_timer: Timer | None = None
         self._close_timer: Timer | None = None
-        self._event_driven = False
-        self._message_received: Callable[[Message], None] | None = None
-        self._events: list[Event] = []
-        """What was parsed and not acted on yet."""
         self._pings: Pings | None = None
-        self._own_ping: bytes | None = None
-        self._own_ping_at = 0.0
-        self._paused = False
-        """The budget does not want it read from."""
-        self._gone = False
-        """The peer has ended while we did not read: nothing holds up what it left."""
-        self._end_reason: str | None = None
-        """The transport has ended, for this reason; what came before is still delivered."""
-        self._over = False
-        """Nothing more that comes is looked at."""
         self._finished = False
         self._budget: Budget[Connection] = budget
         self._held = 0
@@ -173,15 +125,17 @@ class Connection(Consumer):
 
     def ping(self, payload: bytes) -> PingWaiter:
         """Send a Ping; raises as `Communicator.ping`."""
+        return self._some_pings().ping(payload, self.loop.clock())
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the newest answered ping took; None before the first."""
+        return None if self._pings is None else self._pings.latency
+
+    def _some_pings(self) -> Pings:
         if self._pings is None:
-            self._pings = Pings(self.link)
-        waiter = self._pings.add(payload, self.loop.clock())
-        try:
-            self.link.send_control(self.sender.frame(Opcode.PING, payload))
-        except ConnectionClosed:
-            self._pings.remove(waiter)
-            raise
-        return waiter
+            self._pings = Pings(self.link, self.sender)
+        return self._pings
 
     def handler_done(self) -> None:
         """The handler has returned: what it has not read nobody will read."""
@@ -210,11 +164,6 @@ class Connection(Consumer):
         self._event_driven = observer.event_driven
         self._end(reason)
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what came, and act on it."""
-        self.link.hold_schedule()
-        self._receive(data)
-
     def end_received(self) -> None:
         """End it: a Close frame would have come before the peer's end."""
         self._no_more_bytes("the peer went away without a Close frame")
@@ -223,10 +172,6 @@ class Connection(Consumer):
         """Read what the peer left, to the end: at most what the kernel holds for us."""
         self._gone = True
         self._read_or_pause()
-
-    def next_piece(self, limit: int) -> bytes | memoryview | None:
-        """Give the channel what waits to be sent."""
-        return self.link.next_piece(limit)
 
     def scheduled(self) -> None:
         """See what other threads want: to send, to close, or more messages."""
@@ -239,11 +184,6 @@ class Connection(Consumer):
                 self._await_close()
             self._read_or_pause()
 
-    def continue_work(self) -> None:
-        """Go on with what was left over."""
-        self.link.hold_schedule()
-        self._go_on()
-
     def flushed(self) -> None:
         """Report what is held now, and go on if the send queue has room again."""
         if self._finished:
@@ -252,10 +192,6 @@ class Connection(Consumer):
         self._report_held()
         if self._events and self._event_driven and self.link.sending.size < self.sender._bound:
             self.channel.continue_later()
-
-    def drained(self) -> None:
-        """Go on: the send queue is empty again."""
-        self._read_or_pause()
 
     def finished(self) -> None:
         """Everything was sent, the transport's end too."""
@@ -278,145 +214,17 @@ class Connection(Consumer):
         if self.observer is not None and self.link.receiving.messages:
             self.observer.messages_queued()
 
-    # -- the loop's thread: receiving ------------------------------------------------------
+    # -- the loop's thread: what comes -----------------------------------------------------
 
-    def _receive(self, data: bytes) -> None:
-        room = EVENT_ROOM if self._event_driven else self.link.receiving.room
-        events = self.parser.receive(data, room, WORK)
-        if self.parser.in_message:
-            now = self.loop.now
-            if self._watchdog.message_unfinished(now, another=_has_message(events)):
-                self._watch_later()
-        else:
-            self._watchdog.message_finished()
-        if self._events:
-            self._events.extend(events)
-        else:
-            self._events = events
-        self._dispatch(self.loop.now)
-        self._read_or_pause()
-
-    def _go_on(self) -> None:
-        """Continue what had to wait: callbacks, parsing, reading."""
-        if self._events:
-            if not self._must_wait():
-                self._dispatch(self.loop.clock())
-        elif self.parser.paused and not self._queue_full():
-            self._receive(b"")
-            return
-        self._read_or_pause()
-
-    def _queue_full(self) -> bool:
-        """Whether the handler must take something before more is parsed or read.
-
-        What a peer has left behind is taken in, so that its end is seen; but compressed it may
-        become a thousand times as large: once more the queue's bound.
-        """
-        receiving = self.link.receiving
-        return receiving.overfull if self._gone else receiving.full
-
-    def _dispatch(self, began: float) -> None:
-        """Act on events until none is left, the send queue is full, or it has taken too long.
-
-        Args:
-            began: now, or a moment ago (monotonic).
-        """
-        events, self._events = self._events, []
-        event_driven = self._event_driven
-        sending = self.link.sending
-        queued: list[Message] = []
-        messages = control = 0
-        until = began + CALLBACK_SECONDS
-        self.loop.caller = self.observer
-        for index, event in enumerate(events):
-            if event_driven and (
-                (sending.size >= sending.bound and self._must_wait())
-                or (index & 3 == 3 and self.loop.clock() >= until)
-            ):
-                self._events = events[index:]
-                break
-            if isinstance(event, (str, bytes)):
-                messages += 1
-                if not self.link.closing.may_send and self._end_reason is None:
-                    continue  # having said our last word, we await only the peer's Close
-                if event_driven:
-                    self._call_back(event)
-                else:
-                    queued.append(event)
-            elif isinstance(event, Ping):
-                control += 1
-                self.link.answer_ping(self.sender.frame(Opcode.PONG, event.payload))
-            elif isinstance(event, Pong):
-                control += not self._note_pong(event)  # what we asked for is no flood
-            else:
-                self._deliver(queued)
-                queued = []
-                if isinstance(event, Close):
-                    self._close_received(event)
-                else:
-                    self.fail(event.error)
-        self._deliver(queued)
-        if not self._over:
-            self._count(control, messages)
-        if self.observer is not None:
-            self.observer.dispatched(began)
-        self.loop.caller = None
-
-    def _call_back(self, message: Message) -> None:
-        if self._message_received is not None and self.options.max_queue:
-            self._message_received(message)
-
-    def _must_wait(self) -> bool:
-        """Event-driven: whether the peer must take our answers before it is given more."""
-        if not self._event_driven or not self.link.closing.may_send or self.link.aborted:
-            return False
-        self.sender.make_room()
-        return self.link.sending.full
-
-    def _deliver(self, queued: list[Message]) -> None:
-        if queued and self.link.deliver(queued) and self.observer is not None:
-            self.observer.messages_queued()
-
-    def _note_pong(self, pong: Pong) -> bool:
-        """Whether it answers a ping of ours, or of the user."""
-        now = self.loop.clock()
-        if self._own_ping is not None and pong.payload == self._own_ping:
-            self._own_ping = None
-            self.latency = now - self._own_ping_at
-            if self._pings is not None and self._pings.pong_of_later_ping(self._own_ping_at, now):
-                self.link.deliver_pong(pong)
-            return True
-        seconds = None if self._pings is None else self._pings.pong(pong.payload, now)
-        if seconds is None:
-            return False
-        self.latency = seconds
-        self.link.deliver_pong(pong)
-        return True
+    def _pong_received(self, pong: Pong) -> bool:
+        """Whether it answers a ping: what was asked for is no flood."""
+        return self._pings is not None and self._pings.pong(pong, self.loop.clock())
 
     def _count(self, control: int, messages: int) -> None:
         try:
             self._watchdog.count(self.loop.now, control=control, messages=messages)
         except ProtocolError as error:
             self.fail(error)
-
-    def _read_or_pause(self) -> None:
-        """See whether more is wanted of the peer, or of what is here."""
-        if self._over:
-            return
-        if self._end_reason is not None:
-            if self._events or (self.parser.paused and not self._queue_full()):
-                self.channel.continue_later()
-            else:
-                self._end(self._end_reason)
-            return
-        left_over = bool(self._events) or self.parser.paused
-        read = not left_over and not self._queue_full() and (self._gone or not self._paused)
-        if read is not self.channel._reading:
-            self.channel.set_reading(read)
-            if read:
-                self._watchdog.reading_resumed(self.loop.now)
-        if left_over and not (self._must_wait() if self._events else self._queue_full()):
-            self.channel.continue_later()
 
     # -- the loop's thread: time and memory ------------------------------------------------
 
@@ -444,7 +252,7 @@ class Connection(Consumer):
             elif not self.link.closing.may_send:
                 continue  # only the peer's Close is awaited, under a deadline of its own
             elif action is Action.PING:
-                self._ask_for_life()
+                self._some_pings().ask_for_life(self.loop.now)
             else:
                 self.channel.abort(TimeoutError(f"no pong in {self.options.ping_timeout:g} s"))
                 return
@@ -457,14 +265,6 @@ class Connection(Consumer):
             self.link.receiving.full,
             self.parser.message_received,
         )
-
-    def _ask_for_life(self) -> None:
-        self._own_ping = os.urandom(8)  # so that no ping of the user's equals it
-        self._own_ping_at = self.loop.now
-        try:
-            self.link.send_control(self.sender.frame(Opcode.PING, self._own_ping))
-        except ConnectionClosed:
-            pass  # another thread has just begun to close
 
     def _warn_of_full_queue(self) -> None:
         log.warning(
@@ -586,7 +386,3 @@ class Connection(Consumer):
 
 def _memory_of(events: list[Event]) -> int:
     return sum(getsizeof(event) for event in events)
-
-
-def _has_message(events: list[Event]) -> bool:
-    return any(isinstance(event, (str, bytes)) for event in events)

@@ -1,10 +1,15 @@
-"""The pings that the user asked for, and their answers."""
+"""Pings: our own, which find dead peers, and those that the user asked for."""
 
 from __future__ import annotations
 
+import os
 import threading
 
+from securews.common.errors import ConnectionClosed
 from securews.connection.link import Link
+from securews.connection.sender import Sender
+from securews.protocol.events import Pong
+from securews.protocol.frames import Opcode
 
 __all__ = ["MAX_UNANSWERED", "PingWaiter", "Pings"]
 
@@ -46,22 +51,30 @@ class PingWaiter:
 
 
 class Pings:
-    """Those of one connection, with a lock of their own: few connections have any. Any thread."""
+    """The pings of one connection, ours and the user's. Any thread, except where said.
 
-    __slots__ = ("_link", "_lock", "_over", "_waiters")
+    It has a lock of its own: there is one only where somebody has asked.
+    """
 
-    def __init__(self, link: Link) -> None:
+    __slots__ = ("_link", "_lock", "_over", "_own", "_own_at", "_sender", "_waiters", "latency")
+
+    def __init__(self, link: Link, sender: Sender) -> None:
         self._link = link
+        self._sender = sender
         self._lock = threading.Lock()
         self._waiters: list[PingWaiter] = []
+        self._own: bytes | None = None
+        self._own_at = 0.0
         self._over = False
+        self.latency: float | None = None
+        """Seconds that the newest answered ping took; None before the first."""
 
-    def add(self, payload: bytes, now: float) -> PingWaiter:
-        """Remember a ping that is about to be sent.
+    def ping(self, payload: bytes, now: float) -> PingWaiter:
+        """Send a ping of the user's.
 
         Raises:
             RuntimeError: too many are unanswered.
-            ConnectionClosed: the connection has ended.
+            ConnectionClosed: the connection is closing or closed.
         """
         waiter = PingWaiter(self._link, payload, now)
         with self._lock:
@@ -72,49 +85,54 @@ class Pings:
                     f"{MAX_UNANSWERED} pings are unanswered; wait for one before sending more"
                 )
             self._waiters.append(waiter)
+        try:
+            self._link.send_control(self._sender.frame(Opcode.PING, payload))
+        except ConnectionClosed:
+            with self._lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+            raise
         return waiter
 
-    def remove(self, waiter: PingWaiter) -> None:
-        """Forget a ping that could not be sent."""
-        with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+    def ask_for_life(self, now: float) -> None:
+        """Loop thread: send a ping of our own."""
+        self._own = os.urandom(8)  # so that no ping of the user's equals it
+        self._own_at = now
+        try:
+            self._link.send_control(self._sender.frame(Opcode.PING, self._own))
+        except ConnectionClosed:
+            pass  # another thread has just begun to close
 
-    def pong(self, payload: bytes, now: float) -> float | None:
-        """The seconds of the ping that this Pong echoes; None if it echoes none.
+    def pong(self, pong: Pong, now: float) -> bool:
+        """Loop thread: whether this Pong answers a ping.
 
-        It answers every ping sent before that one, too (RFC 6455, section 5.5.3).
+        It answers every ping sent before the one that it echoes, too (RFC 6455, section 5.5.3). One
+        that the user has asked for is kept for `wait_for_message`.
         """
         with self._lock:
-            for index, waiter in enumerate(self._waiters):
-                if waiter._payload == payload:
-                    answered = self._waiters[: index + 1]
-                    del self._waiters[: index + 1]
-                    break
+            if pong.payload == self._own:
+                sent_at, self._own = self._own_at, None
+                answered = [waiter for waiter in self._waiters if waiter._sent_at <= sent_at]
             else:
-                return None
-        return _answer(answered, now)
-
-    def pong_of_later_ping(self, sent_at: float, now: float) -> bool:
-        """A Pong came for a ping of ours: it answers those that were sent before; whether any."""
-        with self._lock:
-            answered = [waiter for waiter in self._waiters if waiter._sent_at <= sent_at]
+                count = next(
+                    (n for n, w in enumerate(self._waiters, 1) if w._payload == pong.payload), 0
+                )
+                answered = self._waiters[:count]
+                if not answered:
+                    return False
+                sent_at = answered[-1]._sent_at
             del self._waiters[: len(answered)]
-        _answer(answered, now)
-        return bool(answered)
+        self.latency = max(0.0, now - sent_at)
+        for waiter in answered:
+            waiter._end(max(0.0, now - waiter._sent_at))
+        if answered:
+            self._link.deliver_pong(pong)
+        return True
 
     def end(self) -> None:
-        """The connection has ended: tell all who wait."""
+        """Loop thread: the connection has ended: tell all who wait."""
         with self._lock:
             self._over = True
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter._end(None)
-
-
-def _answer(waiters: list[PingWaiter], now: float) -> float:
-    seconds = 0.0
-    for waiter in waiters:
-        seconds = max(0.0, now - waiter._sent_at)
-        waiter._end(seconds)
-    return seconds

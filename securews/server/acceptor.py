@@ -184,7 +184,7 @@ class Acceptor:
             return
         try:
             answer = Reject(503, RETRY, "too many connections; try again soon\n")
-            Opening(core, io, channel, core.leases.nothing()).answer(answer)
+            Opening(core, io, channel, core.leases.nothing()).answer(answer, counted=True)
         except BaseException:
             log.exception("internal error while a connection was refused; it is aborted")
             channel.abort()

@@ -339,21 +339,22 @@ class Opening(Consumer):
 
     # -- the answer ------------------------------------------------------------------------
 
-    def answer(self, response: Response | Reject) -> None:
-        """Send an HTTP answer, and close."""
+    def answer(self, response: Response | Reject, *, counted: bool = False) -> None:
+        """Send an HTTP answer, and close. `counted`: it is in the statistics already."""
         if self._stage is not Stage.DONE:
-            self._send(encode_answer(response, head_only=self._head_only))
+            self._send(encode_answer(response, head_only=self._head_only), counted=counted)
 
     def _send_soon(self, answer: Answer) -> None:
         """Any thread: `_send` on the loop's."""
         self._io.loop.call_soon(partial(self._send, answer))
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Answer, *, counted: bool = False) -> None:
         if self._stage is Stage.DONE or not self._is_first_answer():
             return  # it has ended, or `accept` has just said yes
         self._outgoing += answer.data
         self._note(f"answered with {answer.status}")
-        self._core.count("refused" if answer.status >= 400 else "pages")
+        if not counted:
+            self._core.count("refused" if answer.status >= 400 else "pages")
         self._done()
         self.channel.finish(FINISH_SECONDS)
 

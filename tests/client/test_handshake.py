@@ -189,6 +189,8 @@ def test_an_interrupt_closes_the_socket():
 class EndlessStream:
     """A stream whose socket is always ready, and which never gets any further."""
 
+    bytes_available = 0
+
     def __init__(self, stuck_in: str) -> None:
         self._stuck_in = stuck_in
         self._ours, self._theirs = socket.socketpair()

@@ -244,7 +244,8 @@ class Bench:
         """Turn until nothing happens any more; a loop that spins never comes to that."""
         for _ in range(most):
             self.loop.turn()
-            if not self.poller.ready() and self.loop._time_to_sleep() != 0.0:
+            loop = self.loop
+            if not (self.poller.ready() or loop._scheduled or loop._calls or loop._left_over):
                 return
         raise AssertionError("the loop spins")
 

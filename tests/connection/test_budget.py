@@ -54,7 +54,7 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
         release.wait(20)
         served.extend(ws)
 
-    server = securews.serve(0, stuck, tls=False, max_buffered=1 << 20, max_queue=1000)
+    server = securews.serve(0, stuck, tls=False, max_buffered=4 << 20, max_queue=1000)
 
     @server.route("/echo")
     def echo(ws):
@@ -75,7 +75,7 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
             for _ in range(50):
                 good.send("ping")
                 assert good.recv(5) == "ping"
-        assert server._core.io.first.budget.total < 3 << 20
+        assert server._core.io.first.budget.total < 4 << 20
         release.set()
         for sender in senders:
             sender.join(20)

@@ -38,7 +38,7 @@ def test_who_closes_and_comes_again_gets_no_second_place(measured, method):
             while watch.seconds < 11:
                 seen = server.ask("busy")
                 highest = max(highest, server.rss)
-                unseen = max(unseen, seen["running"] - seen["stats"]["sockets"])
+                unseen = max(unseen, seen["running"] - seen["stats"]["handlers"])
                 time.sleep(0.05)
             came = peers.read()
         most = server.ask("busy")["most"]

@@ -137,7 +137,7 @@ def test_an_opening_that_raises_is_aborted_and_counted_out(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("error", BAD_LUCK, ids=repr)
-@pytest.mark.parametrize("where", ["Channel", "Opening", "encode_response"])
+@pytest.mark.parametrize("where", ["Channel", "Opening"])
 def test_refusals_that_fail_do_not_use_up_the_refusals(monkeypatch, error, where, caplog):
     monkeypatch.setattr(module, "MAX_REFUSALS", 1)
     with (
