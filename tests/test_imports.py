@@ -172,6 +172,58 @@ def test_a_downward_edge_is_none_of_the_tests_business(source, name):
     assert not upward_edges(source, name)
 
 
+def circles_of(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Modules that import each other, directly or through others (Tarjan)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    circles = []
+
+    def visit(name: str) -> None:
+        number[name] = lowest[name] = len(number)
+        path.append(name)
+        for target in graph.get(name, ()):
+            if target not in number:
+                visit(target)
+                lowest[name] = min(lowest[name], lowest[target])
+            elif target in path:
+                lowest[name] = min(lowest[name], number[target])
+        if lowest[name] == number[name]:
+            circle = set(path[path.index(name) :])
+            del path[path.index(name) :]
+            if len(circle) > 1:
+                circles.append(circle)
+
+    for name in graph:
+        if name not in number:
+            visit(name)
+    return circles
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Not within one folder either; imports in functions and under TYPE_CHECKING count."""
+    graph = {}
+    for path in modules():
+        name = name_of(path)
+        found = imports_of(path.read_text(), name, is_package=path.name == "__init__.py")
+        graph[name] = (found & ALL_NAMES) - {name}
+    assert not circles_of(graph)
+
+
+def test_a_circle_is_found_however_long_it_is():
+    assert circles_of({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [{"a", "b", "c"}]
+    assert not circles_of({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_only_the_links_module_touches_its_lock():
+    """Whoever shares state with another thread goes through the link of the connection."""
+    for path in (PACKAGE / "connection").glob("*.py"):
+        touches = "link._lock" in path.read_text()
+        assert not touches, path
+        if path.name != "link.py":
+            assert "securews.common.locks" not in path.read_text(), path
+
+
 def test_the_protocol_has_no_way_to_do_io_to_wait_or_to_log():
     for path in (PACKAGE / "protocol").glob("*.py"):
         imported = imports_of(path.read_text(), name_of(path), is_package=False)

@@ -48,20 +48,27 @@ def start_connection(
     except BaseException:
         stream.close()
         raise
-    taken = threading.Lock()
-    """Whoever acquires it owns the stream: the loop, or this thread where something raises."""
     try:
         ws, connection, observer = _made(stream, loop, request, options, parser)
         ws._attach(None, subprotocol)
+    except BaseException:
+        stream.close()
+        client_loop.release(loop)
+        raise
+    taken = threading.Lock()
+    """Whoever acquires it owns the stream: the loop, or this thread where something raises."""
 
-        def start() -> None:
-            if taken.acquire(blocking=False):
-                connection.start(observer, parser.leftover)
+    def start() -> None:
+        if taken.acquire(blocking=False):
+            connection.start(observer, parser.leftover)
 
+    try:
+        client_loop.opened(connection)
         if not loop.call_soon(start):
             raise OSError("the I/O thread of the clients has ended by an error; connect again")
     except BaseException:
         if taken.acquire(blocking=False):
+            client_loop.closed(connection)
             stream.close()
             client_loop.release(loop)
         else:  # interrupted after the loop had it
@@ -129,6 +136,7 @@ class _ClientObserver:
 
     def connection_closed(self) -> None:
         """It is over."""
+        client_loop.closed(self._ws._connection)
         try:
             self._ws._tell_closed()
         except BaseException:

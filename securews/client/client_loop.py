@@ -10,11 +10,17 @@ import logging
 import os
 import threading
 
+from securews.common.deadlines import Deadline
+from securews.connection.connection import Connection
+from securews.loop.at_exit import end_at_exit
 from securews.loop.loop import Loop
 
 __all__ = ["ClientLoop", "client_loop"]
 
 log = logging.getLogger("securews.client")
+
+A_MOMENT = 0.25
+"""Seconds that the thread has to end when the interpreter exits, after the grace."""
 
 
 class ClientLoop:
@@ -27,7 +33,9 @@ class ClientLoop:
         """Begin anew in a forked child: it has none of the threads, and perhaps a held lock."""
         self._lock = threading.Lock()
         self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
         self._holders = 0
+        self._open: set[Connection] = set()
 
     def acquire(self) -> Loop:
         """The loop, running; `release` follows exactly once.
@@ -44,6 +52,35 @@ class ClientLoop:
         if loop is not started:
             started.stop()  # another thread was quicker
         return loop
+
+    def opened(self, connection: Connection) -> None:
+        """Remember a connection, which is closed when the interpreter exits."""
+        with self._lock:
+            self._open.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is over."""
+        with self._lock:
+            self._open.discard(connection)
+
+    def begin_exit(self) -> None:
+        """Close every connection with 1001 (see `loop/at_exit.py`)."""
+        if not self._lock.acquire(timeout=A_MOMENT):
+            return  # whoever holds it was ended with it
+        connections = list(self._open)
+        self._lock.release()
+        for connection in connections:
+            connection.start_close(1001, "the program ends")
+
+    def finish_exit(self, deadline: Deadline) -> None:
+        """Wait until they are closed, at most until the deadline; then end the thread."""
+        loop, thread = self._loop, self._thread
+        if thread is None:
+            return
+        thread.join(deadline.remaining())
+        if loop is not None:
+            loop.stop()  # it aborts what is left
+        thread.join(A_MOMENT)
 
     def release(self, loop: Loop) -> None:
         """One holder less; the last one ends the loop."""
@@ -73,6 +110,8 @@ class ClientLoop:
         )
         try:
             thread.start()
+            end_at_exit(self)
+            self._thread = thread
         except RuntimeError as error:
             raise OSError(
                 f"the client's I/O thread cannot be started: {error}; close connections or end "

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from securews.connection.connection import Connection
 from securews.protocol.deflate import Deflater
 from securews.protocol.frames import Opcode
-
-if TYPE_CHECKING:
-    from securews.connection.connection import Connection
 
 __all__ = ["MessageStream", "MessageType"]
 

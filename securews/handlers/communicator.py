@@ -59,7 +59,7 @@ class Communicator:
     subprotocol: str | None
     """The subprotocol that was agreed; None without one."""
     _connection: Connection
-    _server: Server | None
+    _server: Server[Communicator] | None
     _state: SimpleNamespace | None
     _on_close: Callable[[Communicator], object] | None
     _on_receive_message: Callable[[Communicator], object] | None
@@ -89,7 +89,7 @@ class Communicator:
         else:
             raise AttributeError(f"ws has no attribute {name!r}; use ws.state.{name} for your own")
 
-    def _attach(self, server: Server | None, subprotocol: str | None) -> None:
+    def _attach(self, server: Server[Communicator] | None, subprotocol: str | None) -> None:
         """The opening is over: complete the facts."""
         super().__setattr__("_server", server)
         super().__setattr__("subprotocol", subprotocol)
@@ -314,7 +314,7 @@ class Communicator:
     # -- facts -----------------------------------------------------------------------------
 
     @property
-    def server(self) -> Server:
+    def server(self) -> Server[Communicator]:
         """The server that this connection belongs to.
 
         Raises:

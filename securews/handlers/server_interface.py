@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from securews.handlers.messages import BytesLike
 
-if TYPE_CHECKING:
-    from securews.handlers.communicator import Communicator
-
 __all__ = ["Server"]
 
+Ws = TypeVar("Ws")
+"""The Ws, whose module imports this one."""
 
-class Server(Protocol):
+
+class Server(Protocol[Ws]):
     """What a handler may ask of the server that it runs in."""
 
     @property
@@ -21,7 +21,7 @@ class Server(Protocol):
         """Whether it takes connections: False from the moment that a stop begins."""
 
     @property
-    def connections(self) -> list[Communicator]:
+    def connections(self) -> list[Ws]:
         """The open connections, as they are now."""
 
     @property
@@ -31,14 +31,14 @@ class Server(Protocol):
     def broadcast(
         self,
         message: str | BytesLike,
-        to: str | Iterable[Communicator] | Callable[[Communicator], bool] | None = None,
+        to: str | Iterable[Ws] | Callable[[Ws], bool] | None = None,
         *,
         compress: bool = True,
-    ) -> list[Communicator]:
+    ) -> list[Ws]:
         """Send to many; returns those that were skipped."""
 
     def close_where(
-        self, predicate: Callable[[Communicator], bool], code: int = 1000, reason: str = ""
+        self, predicate: Callable[[Ws], bool], code: int = 1000, reason: str = ""
     ) -> int:
         """Begin to close those that match; returns how many."""
 

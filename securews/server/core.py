@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from securews.common.errors import printable
 from securews.common.options import AcceptingMethod, ServerOptions
+from securews.handlers.communicator import Communicator
 from securews.handlers.request import Request
 from securews.handlers.server_interface import Server
 from securews.server.handshakes import HandshakeWorkers
@@ -45,7 +46,7 @@ class Core:
     """The working parts of a server, made once; `server` is the public face of them."""
 
     def __init__(
-        self, server: Server, socket_handler: SocketHandler, options: ServerOptions
+        self, server: Server[Communicator], socket_handler: SocketHandler, options: ServerOptions
     ) -> None:
         self.server = server
         self.socket_handler = socket_handler

@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from support import TIMEOUT, eventually, held, tracebacks_in
+from support import TIMEOUT, Happened, eventually, held, tracebacks_in
 
 import securews
 from securews.client.client_loop import ClientLoop
@@ -138,3 +138,26 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         timeout=3 * TIMEOUT,
     )
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+@pytest.mark.promise(74)
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(3)", 3), ("pass", 0), ("1 / 0", 1)])
+def test_a_client_that_is_open_when_its_program_ends_closes_with_1001(end, code):
+    closed = Happened()
+
+    class Server(securews.EventWebSocketHandler):
+        def on_close(self, ws, code, reason):
+            closed(code)
+
+    with securews.serve(0, Server(), tls=False) as server:
+        program = f"import securews, sys; ws = securews.connect({server.url!r}); {end}"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=3 * TIMEOUT,
+        )
+        assert closed.wait() == [1001]
+    assert done.returncode == code
+    assert "ZeroDivisionError" in done.stderr if code == 1 else done.stderr == ""
