@@ -6,8 +6,18 @@ import dataclasses
 import enum
 import importlib.metadata
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["SERVERS", "Kind", "Server", "choose_servers", "installed", "pure_twin", "versions"]
+__all__ = [
+    "SERVERS",
+    "Kind",
+    "Server",
+    "choose_servers",
+    "installed",
+    "pure_twin",
+    "twin_of",
+    "versions",
+]
 
 
 class Kind(enum.Enum):
@@ -34,6 +44,8 @@ class Server:
     """Without securews' compiled part."""
     setup: str = ""
     """Its configuration, for the tables."""
+    tree: Path | None = None
+    """Another checkout of securews that it is run from."""
 
 
 _UVLOOP = ("uvloop",)
@@ -133,6 +145,13 @@ def pure_twin(server: Server) -> Server:
     """The same server without securews' compiled part."""
     return dataclasses.replace(
         server, name=f"{server.name}-pure", title=f"{server.title}, pure", pure=True
+    )
+
+
+def twin_of(server: Server, tree: Path) -> Server:
+    """The same server from another checkout of securews: what it was before a change."""
+    return dataclasses.replace(
+        server, name=f"{server.name}-beside", title=f"{server.title}, beside", tree=tree
     )
 
 

@@ -119,7 +119,7 @@ class Bench:
         with _on_cores(self.server_cores):
             return subprocess.Popen(
                 [*program, "--port", str(port), *files, *server.arguments, *flags],
-                cwd=REPOSITORY,
+                cwd=server.tree or REPOSITORY,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

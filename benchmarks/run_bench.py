@@ -19,7 +19,7 @@ from benchmarks import machine
 from benchmarks.build import compile_programs, make_certificates
 from benchmarks.loads import LOADS, QUICK_SERVERS, Load, choose_loads
 from benchmarks.measurement import Timing, measure
-from benchmarks.peers import SERVERS, Kind, Server, choose_servers, installed, pure_twin
+from benchmarks.peers import SERVERS, Kind, Server, choose_servers, installed, pure_twin, twin_of
 from benchmarks.processes import Bench, BenchError
 from benchmarks.report import Report, publish, read_report
 
@@ -41,6 +41,7 @@ class Options(argparse.Namespace):
     servers: list[str]
     pin: bool
     pure: bool
+    beside: Path | None
     publish: bool
     out: Path
     read: Path | None
@@ -100,6 +101,12 @@ def parse_arguments() -> Options:
     parser.add_argument(
         "--pure", action="store_true", help="securews without its compiled part too"
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="DIR",
+        help="securews of another checkout too, in turns with this one; compiled if that one is",
+    )
     parser.add_argument("--publish", action="store_true", help=f"renew {PUBLISHED.name}/ in docs/")
     parser.add_argument(
         "--out",
@@ -125,6 +132,9 @@ def choose(options: Options) -> list[Server]:
     servers = [server for server in servers if installed(server)]
     if options.pure:
         servers += [pure_twin(server) for server in servers if server.kind is Kind.OURS]
+    if options.beside:
+        tree = options.beside.resolve()
+        servers += [twin_of(server, tree) for server in servers if server.kind is Kind.OURS]
     if not servers:
         sys.exit("no server is left to measure")
     return servers
@@ -198,7 +208,10 @@ def work_through(plan: list[Turn], timing: Timing, report: Report) -> None:
 
 def takes_part(server: Server, load: Load) -> bool:
     """Whether this load is for this server."""
-    return not load.servers or server.name.removesuffix("-pure") in load.servers
+    return (
+        not load.servers
+        or server.name.removesuffix("-beside").removesuffix("-pure") in load.servers
+    )
 
 
 def greet(bench: Bench, report: Report) -> list[Server]:

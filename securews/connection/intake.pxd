@@ -14,7 +14,7 @@ cdef double CALLBACK_SECONDS
 cdef class Intake(Consumer):
     cdef public object _end_reason, _message_received, observer, options
     cdef public list _events
-    cdef public bint _event_driven, _gone, _over, _paused
+    cdef public bint _event_driven, _gone, _ignores, _over, _paused
     cdef public Channel channel
     cdef public Link link
     cdef public Loop loop
@@ -26,7 +26,8 @@ cdef class Intake(Consumer):
     cdef bint _queue_full(self) except -1
     @cython.locals(events=list, queued=list, sending=SendQueue, index=Py_ssize_t, messages=Py_ssize_t, control=Py_ssize_t, until=double)
     cdef _dispatch(self, double began)
-    cdef _call_back(self, message)
+    @cython.locals(now=double)
+    cdef bint _is_late(self, double until) except -1
     cdef bint _must_wait(self) except -1
     cdef _deliver(self, list queued)
     @cython.locals(read=bint, left_over=bint)

@@ -42,6 +42,7 @@ class Intake(Consumer):
         "_event_driven",
         "_events",
         "_gone",
+        "_ignores",
         "_message_received",
         "_over",
         "_paused",
@@ -75,6 +76,8 @@ class Intake(Consumer):
         self._watchdog = watchdog
         self._event_driven = False
         self._message_received: Callable[[Message], None] | None = None
+        self._ignores = options.max_queue == 0
+        """Messages of the peer do not matter here."""
         self._events: list[Event] = []
         """What was parsed and not acted on yet."""
         self._paused = False
@@ -177,6 +180,7 @@ class Intake(Consumer):
         events, self._events = self._events, []
         event_driven = self._event_driven
         sending = self.link.sending
+        call_back = None if self._ignores else self._message_received
         queued: list[Message] = []
         messages = control = 0
         until = began + CALLBACK_SECONDS
@@ -184,7 +188,7 @@ class Intake(Consumer):
         for index, event in enumerate(events):
             if event_driven and (
                 (sending.size >= sending.bound and self._must_wait())
-                or (index & 3 == 3 and self.loop.clock() >= until)
+                or (index & 7 == 7 and self._is_late(until))
             ):
                 self._events = events[index:]
                 break
@@ -192,17 +196,17 @@ class Intake(Consumer):
                 messages += 1
                 if not self.link.closing.may_send and self._end_reason is None:
                     continue  # having said our last word, we await only the peer's Close
-                if event_driven:
-                    self._call_back(event)
-                else:
+                if not event_driven:
                     queued.append(event)
+                elif call_back is not None:
+                    call_back(event)
             else:
                 if not isinstance(event, (Ping, Pong)):  # the last one: what came before goes first
                     self._deliver(queued)
                     queued = []
                 control += self._control_received(event)
         self._deliver(queued)
-        if not self._over:
+        if (control or self._watchdog.counts_messages) and not self._over:
             self._count(control, messages)
         if self.observer is not None:
             self.observer.dispatched(began)
@@ -221,9 +225,9 @@ class Intake(Consumer):
             self.fail(event.error)
         return 0
 
-    def _call_back(self, message: Message) -> None:
-        if self._message_received is not None and self.options.max_queue:
-            self._message_received(message)
+    def _is_late(self, until: float) -> bool:
+        now = self.loop.clock()
+        return now >= until
 
     def _must_wait(self) -> bool:
         """Event-driven: whether the peer must take our answers before it is given more."""

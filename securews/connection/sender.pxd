@@ -1,3 +1,5 @@
+cimport cython
+
 from securews.connection.channel cimport Channel
 from securews.connection.link cimport Link
 from securews.loop.loop cimport Loop
@@ -7,7 +9,7 @@ cdef double EARLY_SECONDS
 
 cdef class Sender:
     cdef public object _name, compressing
-    cdef public Py_ssize_t _bound
+    cdef public Py_ssize_t _bound, _hard_bound
     cdef public bint _drop, _masked
     cdef public Channel _channel
     cdef public Link _link
@@ -17,8 +19,11 @@ cdef class Sender:
     cpdef send(self, bytes frame, timeout=*)
     cpdef bint offer(self, bytes frame) except -1
     cpdef offer_shared(self, message)
+    cdef bint _offer_here(self, bytes frame) except -1
+    @cython.locals(now=double)
+    cdef _flush_early(self)
     cpdef make_room(self)
     cpdef bint put(self, bytes frame) except -1
     cpdef sent(self)
-    cdef Py_ssize_t _hard_bound(self) except -1
+    cdef Py_ssize_t _hard_bound_here(self) except -1
     cdef _flush_now(self)

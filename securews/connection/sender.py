@@ -47,6 +47,7 @@ class Sender:
         "_bound",
         "_channel",
         "_drop",
+        "_hard_bound",
         "_link",
         "_loop",
         "_masked",
@@ -69,6 +70,8 @@ class Sender:
         self._loop = channel.loop
         self._masked = role is Role.CLIENT
         self._bound = options.outbox_bytes
+        self._hard_bound = HARD_BOUND * options.outbox_bytes
+        """Bytes that may wait where nothing else may."""
         self._drop = options.slow_client == "drop"
         self._name = name
         self.compressing = None if deflate is None else Compressing(deflate)
@@ -116,7 +119,9 @@ class Sender:
 
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Send an encoded message; raises as `send_message`."""
-        if self._loop.on_io_thread():
+        if self._loop.on_loop_thread():
+            self._offer_here(frame)
+        elif self._loop.on_io_thread():
             self.offer(frame)
         else:
             self._link.send(frame, timeout)
@@ -128,9 +133,20 @@ class Sender:
             ConnectionClosed: the connection is closing or closed; also when this peer has just
                 been found too slow, and `slow_client` is "close".
         """
-        self.make_room()
-        if self.put(frame):
-            self.sent()
+        if self._loop.on_loop_thread():
+            return self._offer_here(frame)
+        if self._link.offer(frame, self._hard_bound_here()):
+            return True
+        self.refused()
+        return False
+
+    def _offer_here(self, frame: bytes) -> bool:
+        """As `offer`, on the loop's own thread."""
+        link = self._link
+        if link.sending.size >= self._bound:
+            self._flush_now()
+        if link.offer(frame, self._hard_bound):
+            self._flush_early()
             return True
         self.refused()
         return False
@@ -142,19 +158,12 @@ class Sender:
 
     def put(self, frame: bytes) -> bool:
         """Queue an encoded message; False where so much waits that the peer is slow."""
-        return self._link.offer(frame, self._hard_bound())
+        return self._link.offer(frame, self._hard_bound_here())
 
     def sent(self) -> None:
         """Own loop: send at once what is much, or comes late in a callback."""
-        if (
-            self._loop.on_loop_thread()
-            and not self._channel.blocked
-            and (
-                self._link.sending.size > EARLY_BYTES
-                or self._loop.clock() - self._loop.now > EARLY_SECONDS
-            )
-        ):
-            self._flush_now()
+        if self._loop.on_loop_thread():
+            self._flush_early()
 
     def refused(self) -> None:
         """A message was not put: drop it, or close; then ConnectionClosed is raised."""
@@ -171,8 +180,8 @@ class Sender:
 
     @property
     def needs_turn(self) -> bool:
-        """Whether the loop must have had a turn before it can be said who is slow."""
-        return self._link.sending.size >= HARD_BOUND * self._bound and not self._loop.on_io_thread()
+        """Whether the loop must have had a turn before it can be said that the peer is slow."""
+        return self._link.sending.size >= self._hard_bound
 
     @property
     def waits(self) -> bool:
@@ -226,18 +235,26 @@ class Sender:
             link.send_fragment(frame, last=last, bound=None)
             return
         self.make_room()
-        if not link.send_fragment(frame, last=last, bound=self._hard_bound()):
+        if not link.send_fragment(frame, last=last, bound=self._hard_bound_here()):
             raise TimeoutError("the peer is too slow for it")
         self.sent()
 
     # -- internal --------------------------------------------------------------------------
 
-    def _hard_bound(self) -> int:
-        """Bytes that may wait where nothing else may."""
-        bound = HARD_BOUND * self._bound
-        if self._link.blocked or self._loop.on_loop_thread() or not self._loop.on_io_thread():
-            return bound
-        return HARD_BOUND * bound  # another loop may be behind with its turns: no fault of the peer
+    def _hard_bound_here(self) -> int:
+        """`_hard_bound`; more for another loop, which may be behind: no fault of the peer."""
+        behind = not self._link.blocked and self._loop.on_io_thread()
+        if behind and not self._loop.on_loop_thread():
+            return HARD_BOUND * self._hard_bound
+        return self._hard_bound
+
+    def _flush_early(self) -> None:
+        """Own loop: see `EARLY_BYTES` and `EARLY_SECONDS`."""
+        now = self._loop.clock()
+        if (
+            self._link.sending.size > EARLY_BYTES or now - self._loop.now > EARLY_SECONDS
+        ) and not self._channel._blocked:
+            self._flush_now()
 
     def _flush_now(self) -> None:
         """Own loop: offer the socket what waits, also if it was full a moment ago."""

@@ -86,6 +86,7 @@ class Watchdog:
         "_ping_due",
         "_ping_timeout",
         "_warned",
+        "counts_messages",
     )
 
     def __init__(self, options: ConnectionOptions, limits: Limits, now: float) -> None:
@@ -95,6 +96,8 @@ class Watchdog:
         self._control = TokenBucket(limits.control_rate, float(limits.control_burst), now)
         rate = options.message_rate
         self._messages = None if rate is None else TokenBucket(rate, max(1.0, rate), now)
+        self.counts_messages = rate is not None
+        """Whether there is a limit on messages."""
         self._asked_at: float | None = None
         self._ping_due: float | None = None
         self._message_began: float | None = None

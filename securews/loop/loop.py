@@ -42,7 +42,7 @@ from securews.loop.poller import EndedPoller, Poller, make_poller
 from securews.loop.relay import Relay
 from securews.loop.timers import Timers
 
-__all__ = ["Caller", "Loop", "Owner", "Watched"]
+__all__ = ["Caller", "Loop", "Owner", "Watched", "on_io_thread"]
 
 log = logging.getLogger("securews.server")
 
@@ -51,6 +51,11 @@ SLICE = 0.0005
 
 _running: set[int] = set()
 """The threads that run a loop at present, of all servers and clients of this process."""
+
+
+def on_io_thread() -> bool:
+    """Whether the calling thread runs a loop, and so must not wait."""
+    return get_ident() in _running
 
 
 class Watched(Protocol):

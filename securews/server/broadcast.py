@@ -8,6 +8,7 @@ from securews.common.errors import ConnectionClosed
 from securews.connection.compressing import SharedMessage
 from securews.handlers.communicator import Communicator
 from securews.handlers.messages import BytesLike, encode_message
+from securews.loop.loop import on_io_thread
 
 __all__ = ["broadcast", "chosen"]
 
@@ -35,20 +36,30 @@ def broadcast(
     """
     opcode, payload = encode_message(message)
     shared = SharedMessage(opcode, payload, compress=compress)
+    may_wait = not on_io_thread()
     skipped, behind = [], []
     for ws in receivers:
-        if ws._connection.sender.needs_turn:
+        sender = ws._connection.sender
+        if may_wait and sender.needs_turn:
             behind.append(ws)
-        elif not _offered(ws, shared):
+            continue
+        try:
+            if not sender.offer_shared(shared):
+                skipped.append(ws)
+        except ConnectionClosed:
             skipped.append(ws)
-    # Much waits for these; before one of them is called slow, the loop has to have offered it.
+    return skipped + _broadcast_behind(shared, behind)
+
+
+def _broadcast_behind(message: SharedMessage, behind: list[Communicator]) -> list[Communicator]:
+    """Much waits for these: before one is called slow, its loop has to have offered it."""
     for loop in {ws._connection.loop for ws in behind}:
         loop.wait_for_turn()
-    return skipped + [ws for ws in behind if not _offered(ws, shared)]
-
-
-def _offered(ws: Communicator, message: SharedMessage) -> bool:
-    try:
-        return ws._connection.sender.offer_shared(message)
-    except ConnectionClosed:
-        return False
+    skipped = []
+    for ws in behind:
+        try:
+            if not ws._connection.sender.offer_shared(message):
+                skipped.append(ws)
+        except ConnectionClosed:
+            skipped.append(ws)
+    return skipped
