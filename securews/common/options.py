@@ -152,15 +152,22 @@ class ConnectionOptions:
         10.0, "the peer has this long to answer our Close frame", unit="s", at_least=0.0
     )
     write_timeout: float | None = _option(
-        10.0, "a peer that takes no byte for this long is gone", unit="s", at_least=0.01
+        10.0,
+        "a peer whose socket is full has to take 1 KiB in each such time, or it is gone",
+        unit="s",
+        at_least=0.01,
     )
     outbox_bytes: int = _option(
-        1 << 20, "what may wait to be sent before send() waits", unit="bytes", at_least=1
+        1 << 20,
+        "what may wait to be sent before send() waits; four times as much is kept where nothing "
+        "may wait (broadcast, I/O thread)",
+        unit="bytes",
+        at_least=1,
     )
     slow_client: SlowClient = _option(
         "close",
-        "where nothing may wait (broadcast, I/O thread) and the outbox is full: "
-        "close with 1013, or drop the message",
+        "where nothing may wait, four times outbox_bytes wait and the socket takes no more: close "
+        "with 1013, or drop the message",
     )
     message_timeout: float | None = _option(
         30.0,
@@ -221,7 +228,10 @@ class Limits:
     )
     control_burst: int = _option(200, "control frames that may come at once", at_least=1)
     max_handshakes: int = _option(
-        64, "handshakes at work at once; silent ones that wait for bytes do not count", at_least=1
+        64,
+        "steps of handshakes that wait for a worker; with so many nobody new is accepted; silent "
+        "peers that are waited for do not count",
+        at_least=1,
     )
     backlog: int = _option(1024, "connections that the kernel holds for accept", at_least=1)
 
@@ -241,8 +251,8 @@ class ServerOptions:
     )
     max_connections: int = _option(
         1000,
-        "connections at once, unfinished ones too, and those whose handler goes on without its "
-        "client",
+        "connections at once, unfinished ones too, and those whose handler, accept() or page goes "
+        "on without its client",
         at_least=1,
     )
     max_per_ip: int | None = _option(
@@ -250,8 +260,9 @@ class ServerOptions:
     )
     max_buffered: int = _option(
         256 << 20,
-        "queues, outboxes and unfinished messages of all connections together; over it, who "
-        "holds most is not read from, and the fullest slow client is closed with 1013",
+        "what all connections hold together: messages to send, unread ones, unfinished ones; close "
+        "to it who holds much is not read from; over it unread messages of clients that have gone "
+        "are dropped, then who holds most is closed with 1013",
         unit="bytes",
         at_least=1,
     )

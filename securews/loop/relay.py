@@ -84,7 +84,7 @@ class Relay:
 
     def _next(self) -> Lock | None:
         """Whose turn it is: the next thread's, or that of the loop."""
-        self._lock.acquire()  # see channel.py
+        self._lock.acquire()  # not `with`: see loop.py
         try:
             if self._waiting:
                 return self._waiting.popleft()

@@ -4,7 +4,7 @@ They are plain functions of bytes, without state. `codec.pyx` has their compiled
 the place of this module where they could be built (see `securews/common/acceleration.py`); both
 pass the same tests. `take_messages` takes only what is simple and right; whatever it leaves
 (control frames, fragments, frames that go on in the next read, every fault) is judged by
-`websocket.py`, in one place. So the scan may stop anywhere without a change in behaviour, and
+`parser.py`, in one place. So the scan may stop anywhere without a change in behaviour, and
 needs no error of its own.
 """
 

@@ -315,6 +315,9 @@ class WebSocketServer:
     ) -> list[Communicator]:
         """Send one message to many, without waiting for any of them. Any thread.
 
+        Where so much waits for one of them that it may be too slow, the I/O thread has a turn
+        first, for at most a second; on an I/O thread nothing waits.
+
         Args:
             message: str is text, bytes-like is binary.
             to: a path, some Communicators, a predicate, or None for all.

@@ -8,7 +8,7 @@ wait for writing in ways that a loop cannot see.
 
 Invariants:
 
-- At most one thread is inside a stream (rule 1 of DESIGN, section 4). Nothing locks.
+- At most one thread is inside a stream (OpenSSL forbids it). Nothing locks.
 - `_pending` holds bytes that left the transform and that the socket has not taken. They leave in
   the order in which the transform made them: a TLS record that overtakes another ends the
   session. So `send()` is refused while there are any, and TLS' own answers queue behind them.
