@@ -348,7 +348,7 @@ class Channel(Owner):
             self._in_kernel = in_kernel
             self._judge_at(now + seconds)
         else:
-            self._break(TimeoutError(f"the peer took no byte for {seconds:g} s"))
+            self._break(TimeoutError(f"the peer took less than {MIN_PROGRESS} bytes in {seconds:g} s"))
 
     # -- internal: receiving ---------------------------------------------------------------
 

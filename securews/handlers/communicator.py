@@ -299,17 +299,17 @@ class Communicator:
     def _tell_closed(self) -> None:
         """Loop thread, once it is over: call `on_close`, and let go of what the user gave us."""
         callback = self._on_close
+        put = super().__setattr__
+        put("_on_receive_message", None)
         if callback is None or self._close_told:
             return
-        put = super().__setattr__
         put("_close_told", True)
         try:
             callback(self)
         except BaseException:
             log.exception("%s: on_close raised", self._connection.name)
-        # They may refer to this object: it is not to wait for a garbage collector.
+        # It may refer to this object, which is not to wait for a garbage collector.
         put("_on_close", None)
-        put("_on_receive_message", None)
 
     # -- facts -----------------------------------------------------------------------------
 

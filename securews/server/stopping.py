@@ -138,7 +138,7 @@ class Stopping:
             for handler in self._core.router.handlers:
                 try:
                     handler.close()
-                except Exception:
+                except BaseException:
                     log.exception("%s.close() raised", type(handler).__name__)
         self._done()
 

@@ -152,7 +152,7 @@ def test_callbacks_that_take_long_let_others_have_their_turn(bench):
     other.says(message(b"x"))
     bench.turn()
     assert order.count("o") == 1
-    assert order.count("slow") <= 8
+    assert order.count("slow") <= 16
     bench.settle(1000)
     assert order.count("slow") == 100
 
@@ -237,7 +237,7 @@ def test_over_the_limit_unread_messages_of_peers_that_are_gone_are_dropped_first
         bench.settle()
         assert not alive.over
         assert bench.budget.total < 100_000
-        with pytest.raises(ConnectionClosed, match="unread messages were dropped") as raised:
+        with pytest.raises(ConnectionClosed, match="were not read were dropped") as raised:
             elsewhere(gone.link.take, "recv()", lambda queue: queue.pop_first({bytes}), 1)
         assert raised.value.code == 1013
 
