@@ -314,7 +314,10 @@ class Loop:
     def _abort(self, owner: Watched | Owner, error: BaseException) -> None:
         log.error("internal error; the connection is aborted", exc_info=error)
         if isinstance(owner, Owner):
-            owner.abort()
+            try:
+                owner.abort()  # which tells others, and their state may be what has raised
+            except BaseException:
+                log.exception("internal error while a connection was aborted")
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:
