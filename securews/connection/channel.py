@@ -32,7 +32,7 @@ from securews.loop.poller import HANGUP, READABLE, WRITABLE
 from securews.loop.timers import Timer
 from securews.transport.socket_handler import MAX_SEND, SocketStream, Want
 
-__all__ = ["MIN_PROGRESS", "Channel", "Phase"]
+__all__ = ["MIN_PROGRESS", "Channel", "NoProgressError", "Phase"]
 
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
@@ -41,6 +41,10 @@ IDLE_READS_SECONDS = 10.0
 """So many reads in a row that yield ciphertext but no plaintext, within these seconds: a flood."""
 MIN_PROGRESS = 1024
 """Bytes that a peer whose socket is full has to take in each `write_timeout`."""
+
+
+class NoProgressError(TimeoutError):
+    """The peer has not taken what the socket holds for it: no other wait that was too long."""
 
 
 class Phase(enum.IntEnum):
@@ -269,10 +273,12 @@ class Channel(Owner):
 
     def release(self) -> None:
         """Close the descriptor: the loop calls this at the end of a turn."""
-        self.stream.close()
-        if self._released is not None:
-            released, self._released = self._released, None
-            released(self)
+        try:
+            self.stream.close()
+        finally:  # also where a stream of the user's raises: a place is given back
+            if self._released is not None:
+                released, self._released = self._released, None
+                released(self)
 
     # -- internal: sending -----------------------------------------------------------------
 
@@ -347,7 +353,7 @@ class Channel(Owner):
             self._in_kernel = in_kernel
             self._judge_at(now + seconds)
         else:
-            self._break(TimeoutError(f"the peer took no byte for {seconds:g} s"))
+            self._break(NoProgressError(f"the peer took no byte for {seconds:g} s"))
 
     # -- internal: receiving ---------------------------------------------------------------
 

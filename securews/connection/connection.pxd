@@ -34,3 +34,5 @@ cdef class Connection(Consumer):
     @cython.locals(read=bint, left_over=bint)
     cdef _read_or_pause(self)
     cpdef _report_held(self)
+    cdef Py_ssize_t _memory_held(self) except -1
+    cdef _account(self, Py_ssize_t held)

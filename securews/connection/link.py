@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 HARD_BOUND = 4
 """Times `outbox_bytes`: so much is kept where nothing may wait."""
 
-_DROPPED = "its unread messages were dropped, for the peer is gone and max_buffered is reached"
+_DROPPED = "its unread messages were dropped, for max_buffered is reached"
 
 
 class Link:

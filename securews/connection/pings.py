@@ -98,8 +98,9 @@ class Pings:
     def pong_of_later_ping(self, sent_at: float, now: float) -> bool:
         """A Pong came for a ping of ours: it answers those that were sent before; whether any."""
         with self._lock:
-            answered = [waiter for waiter in self._waiters if waiter._sent_at <= sent_at]
-            del self._waiters[: len(answered)]
+            waiters = self._waiters  # not quite in order: two threads may overtake each other
+            answered = [waiter for waiter in waiters if waiter._sent_at <= sent_at]
+            self._waiters = [waiter for waiter in waiters if waiter._sent_at > sent_at]
         _answer(answered, now)
         return bool(answered)
 

@@ -27,13 +27,18 @@ END = object()
 """The peer's end, in order."""
 
 _descriptors = itertools.count(1_000_000)
-_elsewhere = ThreadPoolExecutor(1, "elsewhere")
+_elsewhere = ThreadPoolExecutor(8, "elsewhere")
 _streams: dict[int, ScriptedStream] = {}
 
 
 def elsewhere(function, *args, **options):
     """Call on a thread that is no loop's; its result, or what it raises."""
-    return _elsewhere.submit(function, *args, **options).result(10)
+    return start_elsewhere(function, *args, **options).result(10)
+
+
+def start_elsewhere(function, *args, **options):
+    """Begin a call on a thread that is no loop's; its future."""
+    return _elsewhere.submit(function, *args, **options)
 
 
 def frame(opcode, payload=b"", *, fin=True):
