@@ -162,8 +162,10 @@ class Watchdog:
         if self._message_began is None or timeout is None:
             return None
         seconds = now - self._message_began
-        if seconds < timeout or not facts.reading:
-            due = max(now, self._message_began) + timeout
+        if seconds < timeout:
+            due = self._message_began + timeout
+        elif not facts.reading:
+            due = now + timeout
         elif facts.message_bytes >= MIN_RATE * seconds:
             due = now + MESSAGE_TICK
         else:
