@@ -238,8 +238,9 @@ class Bench:
     def __exit__(self, *error):
         self.loop.leave()
 
-    def open(self, *, event_driven=True, on_message=None, leftover=b"", **options):
-        return Peer(self, event_driven, on_message, leftover, ConnectionOptions(**options))
+    def open(self, *, event_driven=True, on_message=None, leftover=b"", deflate=None, **options):
+        user = (event_driven, on_message)
+        return Peer(self, user, leftover, ConnectionOptions(**options), deflate)
 
     def turn(self, count=1):
         for _ in range(count):
@@ -264,8 +265,10 @@ class Bench:
 class Peer:
     """One connection on a bench, and what its peer does."""
 
-    def __init__(self, bench, event_driven, on_message, leftover, options):
+    def __init__(self, bench, user, leftover, options, deflate):
+        event_driven, on_message = user
         self.bench = bench
+        self.deflate = deflate
         self.stream = ScriptedStream()
         self.channel = Channel(
             self.stream,
@@ -280,6 +283,7 @@ class Peer:
             limits=Limits(),
             budget=bench.budget,
             name="peer",
+            deflate=deflate,
         )
         self.link = self.connection.link
         self.user = Recorder(self.connection, event_driven=event_driven, on_message=on_message)
@@ -305,7 +309,7 @@ class Peer:
     @property
     def frames(self):
         """What the peer was sent, as events; a Failure is one of ours."""
-        parser = WebSocketParser(Role.CLIENT, max_size=1 << 30)
+        parser = WebSocketParser(Role.CLIENT, max_size=1 << 30, deflate=self.deflate)
         return parser.receive(bytes(self.stream.sent))
 
     @property
