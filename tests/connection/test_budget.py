@@ -72,7 +72,6 @@ def test_who_was_paused_and_ends_is_resumed_so_that_nothing_of_it_is_left():
     assert is_empty(budget)
 
 
-@pytest.mark.promise(70)
 def test_over_the_limit_those_who_hold_most_go_until_the_rest_fits():
     budget = Budget(1000)
     for holder, held in [("a", 100), ("b", 300), ("c", 250)]:
@@ -82,7 +81,6 @@ def test_over_the_limit_those_who_hold_most_go_until_the_rest_fits():
     assert budget.account("f", 350) == [("f", CLOSE)]
 
 
-@pytest.mark.promise(67)
 def test_over_the_limit_those_who_are_gone_go_first_however_little_they_hold():
     budget = Budget(1000)
     budget.account("gone", 10, gone=True)
@@ -163,7 +161,6 @@ class Crowd:
 GREEDY, HONEST = st.integers(0, 2000), st.integers(0, 40)
 
 
-@pytest.mark.promise(67, 70)
 @given(
     st.integers(100, 5000),
     st.lists(
@@ -189,7 +186,6 @@ def test_whoever_holds_what_nobody_under_an_even_share_is_closed(limit, steps):
     assert not crowd.paused
 
 
-@pytest.mark.promise(70)
 def test_twenty_who_drain_steadily_do_not_notice_four_hundred_who_hoard():
     crowd = Crowd(256 << 20)
     honest = [f"honest {number}" for number in range(20)]
@@ -243,13 +239,14 @@ def test_over_max_buffered_the_slow_clients_go_and_the_others_notice_nothing():
 
 
 def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are_read():
-    release, served = threading.Event(), []
+    """The limit has room for what each may hold, and for a read and a message more of each."""
+    release, served, limit = threading.Event(), [], 6 << 20
 
     def stuck(ws):
         release.wait(20)
         served.extend(ws)
 
-    server = securews.serve(0, stuck, tls=False, max_buffered=1 << 20, max_queue=1000)
+    server = securews.serve(0, stuck, tls=False, max_buffered=limit, max_queue=1000)
 
     @server.route("/echo")
     def echo(ws):
@@ -257,7 +254,7 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
             ws.send(message)
 
     def flood(ws):
-        for _ in range(30):
+        for _ in range(60):
             ws.send(CHUNK)
         ws.close()
 
@@ -270,11 +267,11 @@ def test_over_max_buffered_full_queues_are_not_filled_further_and_small_ones_are
             for _ in range(50):
                 good.send("ping")
                 assert good.recv(5) == "ping"
-        assert server._core.io.first.budget.total < 3 << 20
+        assert server._core.io.first.budget.total < limit
         release.set()
         for sender in senders:
             sender.join(20)
-    assert len(served) == 90
+    assert len(served) == 180
 
 
 def test_over_max_buffered_unfinished_messages_do_not_hold_the_memory_for_ever():

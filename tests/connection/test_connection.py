@@ -271,7 +271,6 @@ def test_over_the_limit_who_holds_most_goes_and_the_others_notice_nothing():
         assert bench.budget.total < 200_000
 
 
-@pytest.mark.promise(67)
 def test_a_peer_that_goes_and_leaves_what_was_counted_before_is_known_to_be_gone():
     """What is held does not change at the end, but whose it is does."""
     with Bench(max_buffered=100_000) as bench:
@@ -289,7 +288,6 @@ def test_a_peer_that_goes_and_leaves_what_was_counted_before_is_known_to_be_gone
         assert bench.budget.total < 100_000
 
 
-@pytest.mark.promise(67)
 @pytest.mark.parametrize("held", ["unsent", "unfinished", "unread"])
 def test_over_the_limit_a_peer_that_has_said_close_and_takes_nothing_makes_room(held):
     with Bench(max_buffered=200_000) as bench:
@@ -313,7 +311,6 @@ def test_over_the_limit_a_peer_that_has_said_close_and_takes_nothing_makes_room(
         mute.check()
 
 
-@pytest.mark.promise(70)
 def test_who_is_closed_because_it_holds_most_is_not_told_that_its_peer_is_gone():
     with Bench(max_buffered=100_000) as bench:
         peer = bench.open(event_driven=False)
