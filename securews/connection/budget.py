@@ -101,7 +101,9 @@ class Budget(Generic[H]):
         verdicts = []
         excess = self.total - sum(self._condemned.values()) - limit
         while excess > 0:
-            most = self._who_holds_most(self._gone) or self._who_holds_most(self._held)
+            most = self._who_holds_most(self._gone)
+            if most is None:
+                most = self._who_holds_most(self._held)
             if most is None:
                 break
             self._condemned[most] = self._held[most]

@@ -32,7 +32,7 @@ from securews.loop.poller import HANGUP, READABLE, WRITABLE
 from securews.loop.timers import Timer
 from securews.transport.socket_handler import MAX_SEND, SocketStream, Want
 
-__all__ = ["MIN_PROGRESS", "Channel", "Phase"]
+__all__ = ["MIN_PROGRESS", "Channel", "NoProgressError", "Phase"]
 
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 256 << 10
@@ -41,6 +41,10 @@ IDLE_READS_SECONDS = 10.0
 """So many reads in a row that yield ciphertext but no plaintext, within these seconds: a flood."""
 MIN_PROGRESS = 1024
 """Bytes that a peer whose socket is full has to take in each `write_timeout`."""
+
+
+class NoProgressError(TimeoutError):
+    """The peer has not taken what the socket holds for it: no other wait that was too long."""
 
 
 class Phase(enum.IntEnum):
@@ -203,14 +207,13 @@ class Channel(Owner):
         """
         if self.phase is not OPEN:
             return None
-        was_blocked, pending = self._blocked, self.stream.bytes_pending
         try:
-            sent = self._send_waiting()
+            if self._blocked and self._is_still_full():
+                return None
+            if not self._send_waiting():
+                self._wait_until_writable()
         except OSError as error:
             return error
-        # Where it was full and is still, nothing has changed, the deadline of the peer neither.
-        if not (sent or (was_blocked and self.stream.bytes_pending == pending)):
-            self._wait_until_writable()
         return None
 
     def finish(self, within: float | None) -> None:
@@ -270,10 +273,12 @@ class Channel(Owner):
 
     def release(self) -> None:
         """Close the descriptor: the loop calls this at the end of a turn."""
-        self.stream.close()
-        if self._released is not None:
-            released, self._released = self._released, None
-            released(self)
+        try:
+            self.stream.close()
+        finally:  # also where a stream of the user's raises: a place is given back
+            if self._released is not None:
+                released, self._released = self._released, None
+                released(self)
 
     # -- internal: sending -----------------------------------------------------------------
 
@@ -288,6 +293,13 @@ class Channel(Owner):
             blocked = stream.send(piece) is WANT_WRITE
         self._blocked = blocked
         return not blocked
+
+    def _is_still_full(self) -> bool:
+        """Offer a full socket what is pending; what it takes now counts for its peer's deadline."""
+        before = self.stream.bytes_pending
+        full = self.stream.flush() is WANT_WRITE
+        self._in_kernel += before - self.stream.bytes_pending
+        return full
 
     def _all_sent(self) -> None:
         if self._write_timer is not None:
@@ -348,7 +360,9 @@ class Channel(Owner):
             self._in_kernel = in_kernel
             self._judge_at(now + seconds)
         else:
-            self._break(TimeoutError(f"the peer took less than {MIN_PROGRESS} bytes in {seconds:g} s"))
+            self._break(
+                NoProgressError(f"the peer took less than {MIN_PROGRESS} bytes in {seconds:g} s")
+            )
 
     # -- internal: receiving ---------------------------------------------------------------
 

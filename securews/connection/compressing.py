@@ -200,9 +200,11 @@ class Compressing:
         while True:
             sender.wait_for_room(deadline.remaining())
             with lock:
-                if sender.has_room:  # else another thread was faster: wait again
-                    sender.put(self._in_context(sender, opcode, payload))
+                if not sender.has_room:
+                    continue  # another thread was faster: wait again
+                if sender.put(self._in_context(sender, opcode, payload)):
                     return
+                self._context = None  # another one, with a message that needs no context
 
     def _offer_in_context(
         self, lock: threading.Lock, sender: Sender, opcode: Opcode, payload: bytes | bytearray

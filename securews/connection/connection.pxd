@@ -6,3 +6,5 @@ cdef class Connection(Intake):
     cdef public Py_ssize_t _held
     cdef public bint _finished
     cpdef _report_held(self)
+    cdef Py_ssize_t _memory_held(self) except -1
+    cdef _account(self, Py_ssize_t held)

@@ -14,12 +14,13 @@ go of everything: the parts refer to each other, and memory is not to wait for a
 from __future__ import annotations
 
 import logging
+import threading
 from sys import getsizeof
 
 from securews.common.errors import ProtocolError
 from securews.common.options import ConnectionOptions, Limits
 from securews.connection.budget import Budget, Verdict
-from securews.connection.channel import Channel, Phase
+from securews.connection.channel import Channel, NoProgressError, Phase
 from securews.connection.intake import Intake
 from securews.connection.interfaces import Observer
 from securews.connection.link import Link
@@ -38,6 +39,8 @@ __all__ = ["Connection"]
 log = logging.getLogger("securews.server")
 
 FULL = "the server is full; try again later"
+_first_ping = threading.Lock()
+"""Held while a connection's `Pings` are made: two threads may send the first ping at once."""
 
 
 class Connection(Intake):
@@ -134,7 +137,9 @@ class Connection(Intake):
 
     def _some_pings(self) -> Pings:
         if self._pings is None:
-            self._pings = Pings(self.link, self.sender)
+            with _first_ping:
+                if self._pings is None:
+                    self._pings = Pings(self.link, self.sender)
         return self._pings
 
     def handler_done(self) -> None:
@@ -199,7 +204,7 @@ class Connection(Intake):
 
     def lost(self, error: Exception | None) -> None:
         """The transport broke, or was given up."""
-        self._no_more_bytes(str(error or ""), out_of_time=isinstance(error, TimeoutError))
+        self._no_more_bytes(str(error or ""), out_of_time=isinstance(error, NoProgressError))
 
     def fail(self, error: ProtocolError, *, discard: bool = False) -> None:
         """Say that the peer broke a rule, and end (RFC 6455, section 7.1.7)."""
@@ -276,16 +281,23 @@ class Connection(Intake):
         )
 
     def _report_held(self) -> None:
-        """Tell the budget what is held, and do what it wants done."""
+        """Tell the budget what is held, if that has changed."""
+        held = self._memory_held()
+        if held != self._held:
+            self._account(held)
+
+    def _memory_held(self) -> int:
         link = self.link
         held = link.sending.memory() + link.receiving.size + self.parser.unfinished
         if self.channel._blocked:
             held += self.channel.stream.bytes_pending
         if self._events:
             held += _memory_of(self._events)
-        if held == self._held:
-            return
-        self._held = held
+        return held
+
+    def _account(self, held: int) -> None:
+        """Tell the budget what is held, and do what it wants done."""
+        link, self._held = self.link, held
         movable = 0 if self._finished else link.sending.size + link.receiving.size
         for holder, verdict in self._budget.account(
             self, held, movable=movable, gone=self._finished
@@ -302,21 +314,20 @@ class Connection(Intake):
         if self._held < before:
             return  # it has given some up meanwhile, and the budget has judged again
         log.warning("%s: %s, for max_buffered is reached: %s", self.name, *self._sentence(verdict))
-        if verdict is Verdict.DROP:
-            self.link.drop_unread(tell=True)
-            self._report_held()
-        elif not self._over:
-            self.link.drop_unread(tell=True)
-            self.fail(ProtocolError(FULL, close_code=1013), discard=True)
-            if self.link.sending.size > MAX_SEND:
-                # What is left of a frame that has begun to leave: too much to wait for.
+        self.link.drop_unread(tell=True)
+        if verdict is Verdict.CLOSE:
+            if not self._over:
+                self.fail(ProtocolError(FULL, close_code=1013), discard=True)
+            if self.link.sending.memory() > MAX_SEND:
+                # The rest of a frame, or what waited before our Close: too much to wait for.
                 self.channel.abort(TimeoutError(FULL))
+        self._report_held()
 
     def _sentence(self, verdict: Verdict) -> tuple[str, str]:
         if verdict is Verdict.DROP:
             return "its unread messages were dropped", "its peer is gone, and its handler is busy"
         link = self.link
-        return "closed with 1013", (
+        return "dropped while it closes" if self._over else "closed with 1013", (
             f"it holds most, {self._held} bytes ({link.sending.size} to be sent, "
             f"{link.receiving.size} unread, {self.parser.unfinished} of an unfinished message)"
         )
@@ -343,6 +354,7 @@ class Connection(Intake):
         """Send our Close if it was not sent, and then end the transport."""
         self.sender.close(code, reason, discard=discard)
         self._over = True
+        self.parser.forget()
         if self._end_reason is not None or self.channel.phase is not Phase.OPEN:
             self._end("")
         else:
@@ -376,7 +388,7 @@ class Connection(Intake):
         observer, self.observer, self._message_received = self.observer, None, None
         if self._event_driven:
             self.link.drop_unread(tell=False)
-        self._report_held()
+        self._account(self._memory_held())  # also where only this has changed: its peer is gone
         if observer is not None:
             observer.connection_closed()
         if self.channel.consumer is self:

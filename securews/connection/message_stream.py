@@ -6,6 +6,7 @@ import enum
 from types import TracebackType
 from typing import Self
 
+from securews.common.errors import ConnectionClosed
 from securews.connection.connection import Connection
 from securews.protocol.deflate import Deflater
 from securews.protocol.frames import Opcode
@@ -82,11 +83,14 @@ class MessageStream:
             raise TypeError(
                 f"a {self._kind.value} message takes {wanted}, not {type(data).__name__}"
             )
-        self._add(data.encode() if isinstance(data, str) else data)
-        if self._kind is MessageType.PING:
-            if len(self._buffer) > 125:
-                raise ValueError("a ping carries at most 125 bytes (RFC 6455, section 5.5)")
-        elif self._compressed or self._deflater is None:
+        if isinstance(data, str):
+            piece: bytes | bytearray = data.encode()
+        else:
+            piece = data.tobytes() if isinstance(data, memoryview) else data
+        if self._kind is MessageType.PING and len(self._buffer) + len(piece) > 125:
+            raise ValueError("a ping carries at most 125 bytes (RFC 6455, section 5.5)")
+        self._add(piece)
+        if self._kind is not MessageType.PING and (self._compressed or self._deflater is None):
             self._send_full_frames()
         return len(data)
 
@@ -131,7 +135,7 @@ class MessageStream:
         if self._kind is not MessageType.PING:
             self._connection.start_close(1011, "a message was broken off")
 
-    def _add(self, data: bytes | bytearray | memoryview) -> None:
+    def _add(self, data: bytes | bytearray) -> None:
         """Into the buffer, compressed once it is clear that the message is not too small."""
         if self._deflater is None:
             self._buffer += data
@@ -162,4 +166,9 @@ class MessageStream:
                 "the peer does not take the message, which is broken off; the connection is "
                 "closed with 1011"
             ) from None
+        except ConnectionClosed:
+            raise
+        except BaseException:  # Ctrl-C while it waits: the frame is neither here nor in the queue
+            self._break_off()
+            raise
         self._opcode = Opcode.CONTINUATION

@@ -121,7 +121,7 @@ class Pings:
                 if not answered:
                     return False
                 sent_at = answered[-1]._sent_at
-            del self._waiters[: len(answered)]
+            self._waiters = [waiter for waiter in self._waiters if waiter not in answered]
         self.latency = max(0.0, now - sent_at)
         for waiter in answered:
             waiter._end(max(0.0, now - waiter._sent_at))

@@ -243,10 +243,9 @@ class Sender:
 
     def _hard_bound_here(self) -> int:
         """`_hard_bound`; more for another loop, which may be behind: no fault of the peer."""
-        behind = not self._link.blocked and self._loop.on_io_thread()
-        if behind and not self._loop.on_loop_thread():
-            return HARD_BOUND * self._hard_bound
-        return self._hard_bound
+        if self._link.blocked or self._loop.on_loop_thread():
+            return self._hard_bound
+        return HARD_BOUND * self._hard_bound
 
     def _flush_early(self) -> None:
         """Own loop: see `EARLY_BYTES` and `EARLY_SECONDS`."""

@@ -164,10 +164,12 @@ class Watchdog:
         timeout, self._message_due = self._message_timeout, None
         if self._message_began is None or timeout is None:
             return None
-        seconds = now - self._message_began
-        if seconds < timeout or not facts.reading:
-            due = max(now, self._message_began) + timeout
-        elif facts.message_bytes >= MIN_RATE * seconds:
+        due = self._message_began + timeout
+        if now < due:
+            pass  # it is not the message of which this was the deadline
+        elif not facts.reading:
+            due = now + timeout
+        elif facts.message_bytes >= MIN_RATE * (now - self._message_began):
             due = now + MESSAGE_TICK
         else:
             return Action.FAIL
@@ -190,7 +192,7 @@ class Watchdog:
 
     def _judge_silence(self, now: float, facts: Facts) -> Action | None:
         assert self._interval is not None
-        silent = now - facts.received_at >= self._interval - self._tick
+        silent = now >= facts.received_at + self._interval - self._tick  # as `_expect_life` has it
         if not facts.reading:
             self._asked_at = None
             # Else the handler reads and the peer is faster: stopped now, and not for long.

@@ -27,13 +27,18 @@ END = object()
 """The peer's end, in order."""
 
 _descriptors = itertools.count(1_000_000)
-_elsewhere = ThreadPoolExecutor(1, "elsewhere")
+_elsewhere = ThreadPoolExecutor(8, "elsewhere")
 _streams: dict[int, ScriptedStream] = {}
 
 
 def elsewhere(function, *args, **options):
     """Call on a thread that is no loop's; its result, or what it raises."""
-    return _elsewhere.submit(function, *args, **options).result(10)
+    return start_elsewhere(function, *args, **options).result(10)
+
+
+def start_elsewhere(function, *args, **options):
+    """Begin a call on a thread that is no loop's; its future."""
+    return _elsewhere.submit(function, *args, **options)
 
 
 def frame(opcode, payload=b"", *, fin=True):
@@ -233,8 +238,9 @@ class Bench:
     def __exit__(self, *error):
         self.loop.leave()
 
-    def open(self, *, event_driven=True, on_message=None, leftover=b"", **options):
-        return Peer(self, event_driven, on_message, leftover, ConnectionOptions(**options))
+    def open(self, *, event_driven=True, on_message=None, leftover=b"", deflate=None, **options):
+        user = (event_driven, on_message)
+        return Peer(self, user, leftover, ConnectionOptions(**options), deflate)
 
     def turn(self, count=1):
         for _ in range(count):
@@ -260,8 +266,10 @@ class Bench:
 class Peer:
     """One connection on a bench, and what its peer does."""
 
-    def __init__(self, bench, event_driven, on_message, leftover, options):
+    def __init__(self, bench, user, leftover, options, deflate):
+        event_driven, on_message = user
         self.bench = bench
+        self.deflate = deflate
         self.stream = ScriptedStream()
         self.channel = Channel(
             self.stream,
@@ -276,6 +284,7 @@ class Peer:
             limits=Limits(),
             budget=bench.budget,
             name="peer",
+            deflate=deflate,
         )
         self.link = self.connection.link
         self.user = Recorder(self.connection, event_driven=event_driven, on_message=on_message)
@@ -301,7 +310,7 @@ class Peer:
     @property
     def frames(self):
         """What the peer was sent, as events; a Failure is one of ours."""
-        parser = WebSocketParser(Role.CLIENT, max_size=1 << 30)
+        parser = WebSocketParser(Role.CLIENT, max_size=1 << 30, deflate=self.deflate)
         return parser.receive(bytes(self.stream.sent))
 
     @property

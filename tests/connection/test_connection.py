@@ -2,15 +2,19 @@
 
 import gc
 import weakref
+from concurrent.futures import wait
 
 import pytest
-from harness import END, Bench, close, elsewhere, frame, message
+from harness import END, Bench, close, elsewhere, frame, message, start_elsewhere
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import eventually
 
 from securews.common.errors import ConnectionClosed, ProtocolError
+from securews.connection import connection as connection_module
 from securews.connection.channel import Phase
+from securews.connection.pings import Pings
 from securews.protocol.events import Close, Ping, Pong
 from securews.protocol.frames import Opcode
 
@@ -84,6 +88,14 @@ def test_a_close_among_what_came_before_a_reset_counts(bench):
     bench.settle(10_000)
     assert len(peer.user.messages) == 2000
     assert peer.user.end == (4000, "peer")
+
+
+def test_failing_twice_ends_once(bench):
+    peer = bench.open()
+    peer.connection.fail(ProtocolError("one"))
+    peer.connection.fail(ProtocolError("two", 1009))
+    bench.settle()
+    assert peer.user.end == (1002, "us")
 
 
 # -- a peer that makes the loop spin ---------------------------------------------------------------
@@ -259,6 +271,57 @@ def test_over_the_limit_who_holds_most_goes_and_the_others_notice_nothing():
         assert bench.budget.total < 200_000
 
 
+def test_a_peer_that_goes_and_leaves_what_was_counted_before_is_known_to_be_gone():
+    """What is held does not change at the end, but whose it is does."""
+    with Bench(max_buffered=100_000) as bench:
+        gone = bench.open(event_driven=False)
+        gone.says(message(bytes(60_000)))
+        bench.settle()
+        gone.says(END)
+        bench.settle()
+        assert gone.over
+        alive = bench.open(event_driven=False)
+        alive.says(message(bytes(90_000)))
+        bench.settle()
+        assert not alive.over
+        assert not gone.link.receiving.messages
+        assert bench.budget.total < 100_000
+
+
+@pytest.mark.parametrize("held", ["unsent", "unfinished", "unread"])
+def test_over_the_limit_a_peer_that_has_said_close_and_takes_nothing_makes_room(held):
+    with Bench(max_buffered=200_000) as bench:
+        mute = bench.open(event_driven=False, close_timeout=60.0, write_timeout=60.0)
+        mute.takes(0)
+        mute.link.offer(bytes(100_000 if held == "unsent" else 100), 1 << 30)
+        before = {
+            "unsent": b"",
+            "unfinished": frame(Opcode.BINARY, bytes(100_000), fin=False),
+            "unread": message(bytes(100_000)),
+        }
+        mute.says(before[held] + close())
+        bench.settle()
+        assert mute.channel.phase is Phase.FINISHING
+        honest = [bench.open(event_driven=False) for _ in range(2)]
+        for peer in honest:
+            peer.says(message(bytes(65_000)))
+        bench.settle()
+        assert not any(peer.over for peer in honest)
+        assert bench.budget.total < 200_000
+        mute.check()
+
+
+def test_who_is_closed_because_it_holds_most_is_not_told_that_its_peer_is_gone():
+    with Bench(max_buffered=100_000) as bench:
+        peer = bench.open(event_driven=False)
+        peer.says(message(bytes(120_000)))
+        bench.settle()
+        with pytest.raises(ConnectionClosed, match="max_buffered") as raised:
+            elsewhere(peer.link.take, "recv()", lambda queue: queue.pop_first({bytes}), 1)
+        assert raised.value.code == 1013
+        assert "gone" not in raised.value.reason
+
+
 # -- time ----------------------------------------------------------------------------------------
 
 
@@ -288,6 +351,38 @@ def test_pings_of_the_user_are_answered_by_a_later_pong_of_ours(bench):
     bench.settle()
     assert elsewhere(waiter.wait, 1) >= 0
     assert peer.connection.latency is not None
+
+
+def test_who_waits_to_send_is_told_how_the_connection_ended_and_not_that_it_took_too_long(bench):
+    peer = bench.open(outbox_bytes=100, write_timeout=None)
+    peer.takes(0)
+    peer.link.offer(bytes(100_000), 1 << 30)
+    bench.settle()
+    sending = start_elsewhere(peer.link.send, b"waits", None)
+    eventually(lambda: peer.link._room is not None)
+    peer.channel.abort(TimeoutError("no pong in 20 s"))
+    with pytest.raises(ConnectionClosed, match="no pong in 20 s"):
+        sending.result(10)
+
+
+def test_two_threads_whose_first_pings_begin_together_are_both_answered(bench, monkeypatch):
+    peer = bench.open()
+    others = []
+
+    class SlowPings(Pings):
+        def __init__(self, link):
+            super().__init__(link)
+            if not others:
+                others.append(start_elsewhere(peer.connection.ping, b"other"))
+                wait([others[0]], 0.05)  # it is done before we are, or waits for us
+
+    monkeypatch.setattr(connection_module, "Pings", SlowPings)
+    waiters = [peer.connection.ping(b"first"), others[0].result(10)]
+    for payload in (b"first", b"other"):
+        peer.says(frame(Opcode.PONG, payload))
+    bench.settle()
+    for waiter in waiters:
+        assert elsewhere(waiter.wait, 1) >= 0
 
 
 # -- random schedules ----------------------------------------------------------------------------
@@ -444,11 +539,3 @@ class Schedules(RuleBasedStateMachine):
 
 Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSchedules = Schedules.TestCase
-
-
-def test_failing_twice_ends_once(bench):
-    peer = bench.open()
-    peer.connection.fail(ProtocolError("one"))
-    peer.connection.fail(ProtocolError("two", 1009))
-    bench.settle()
-    assert peer.user.end == (1002, "us")

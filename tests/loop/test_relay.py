@@ -4,11 +4,11 @@ import threading
 import time
 
 import pytest
-from support import TIMEOUT, Happened
+from support import TIMEOUT, Happened, eventually
 
 from securews.common.locks import Lock
 from securews.loop import relay as module
-from securews.loop.relay import DISTRUST, Relay
+from securews.loop.relay import DISTRUST, Relay, RelayedCondition
 
 
 @pytest.fixture
@@ -145,3 +145,114 @@ def test_without_a_gil_all_are_woken_at_once(monkeypatch, patience):
     with Receivers(Relay(), 3, lambda number: together.wait(TIMEOUT)) as receivers:
         receivers.wake()
         together.wait(TIMEOUT)
+
+
+# -- the condition ---------------------------------------------------------------------------------
+
+
+class Waiter:
+    """A thread that waits until something is there, as a receiver does."""
+
+    def __init__(self, relay, seconds=TIMEOUT):
+        self.lock = Lock()
+        self.condition = RelayedCondition(self.lock, relay)
+        self.items = []
+        self.got = Happened()
+        self.seconds = seconds
+        self._thread = threading.Thread(target=self._wait)
+
+    def _wait(self):
+        with self.lock:
+            self.condition.waiter = threading.get_ident()
+            while not self.items:
+                self.condition.wait(self.seconds)
+            self.condition.waiter = None
+            self.got(self.items.pop())
+
+    def is_waiting(self):
+        with self.lock:
+            return self.condition._waiting
+
+    def __enter__(self):
+        self._thread.start()
+        eventually(self.is_waiting)
+        return self
+
+    def __exit__(self, *error):
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+
+def test_a_condition_is_woken_at_the_end_of_the_turn_and_not_before(relay):
+    with Waiter(relay) as waiter:
+        with waiter.lock:
+            waiter.items.append("one")
+            waiter.condition.notify()
+            waiter.condition.notify()  # once is enough
+        assert len(relay._to_wake) == 1
+        assert waiter.got.items == []
+        relay.wake(time.monotonic())
+        assert waiter.got.wait() == ["one"]
+
+
+def test_a_condition_that_nobody_waits_for_is_not_woken(relay):
+    lock = Lock()
+    condition = RelayedCondition(lock, relay)
+    with lock:
+        condition.notify()
+    assert relay._to_wake == []
+    with lock:
+        condition.wait(0.0)  # returns, and holds the lock again
+        assert lock.locked()
+        condition.notify()
+    assert relay._to_wake == []
+
+
+def test_who_has_given_up_before_it_was_woken_may_wake_for_nothing_and_loses_nothing(relay):
+    lock = Lock()
+    condition = RelayedCondition(lock, relay)
+    with lock:
+        condition._waiting = True  # as if it waited
+        condition.notify()
+        condition._waiting = False  # and its time had passed
+    relay.wake(time.monotonic())
+    with lock:
+        condition.wait(TIMEOUT)  # for nothing: the wake-up was for the wait before
+        condition.wait(0.0)
+    with Waiter(relay) as waiter, waiter.lock:
+        waiter.items.append("one")
+        waiter.condition.notify()
+        relay.wake(time.monotonic())
+
+
+def test_the_main_thread_looks_often_whether_a_signal_came():
+    asked = []
+
+    class Notes(Relay):
+        def wait(self, wake_up, seconds):
+            asked.append(seconds)
+
+    lock = Lock()
+    condition = RelayedCondition(lock, Notes())
+    with lock:
+        condition.wait(None)
+        condition.waiter = threading.main_thread().ident
+        condition.wait(None)
+        condition.wait(100.0)
+        condition.wait(0.1)
+    assert asked == [None, module.SIGNAL_SECONDS, module.SIGNAL_SECONDS, 0.1]
+
+
+def test_a_wait_that_is_interrupted_holds_the_lock_again_and_is_not_woken(relay):
+    class Interrupted(Relay):
+        def wait(self, wake_up, seconds):
+            raise KeyboardInterrupt
+
+    lock = Lock()
+    condition = RelayedCondition(lock, Interrupted())
+    with lock:
+        with pytest.raises(KeyboardInterrupt):
+            condition.wait(None)
+        assert lock.locked()
+        condition.notify()
+    assert not condition._waiting
