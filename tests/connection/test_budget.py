@@ -33,16 +33,16 @@ def test_what_is_held_adds_up_whoever_holds_it():
     assert budget.total == 0
 
 
-def test_who_holds_more_than_half_of_what_is_free_is_not_read_from():
+def test_who_holds_more_than_two_fifths_of_what_is_free_is_not_read_from():
     budget = Budget(1000)
     for number in range(4):
         budget.account(number, 10)
-    assert budget.account("one", 320, movable=320) == []  # 640 are free
-    assert budget.account("one", 321, movable=321) == [("one", PAUSE)]
+    assert budget.account("one", 274, movable=274) == []  # 686 are free
+    assert budget.account("one", 275, movable=275) == [("one", PAUSE)]
     assert budget.account("one", 400, movable=400) == []  # once
 
 
-def test_who_holds_less_than_half_of_an_even_share_is_read_from_though_nothing_is_free():
+def test_who_holds_less_than_two_fifths_of_an_even_share_is_read_from_though_nothing_is_free():
     budget = Budget(1000)
     budget.account("hoarder", 980)
     assert budget.account("one", 19, movable=19) == []

@@ -4,7 +4,7 @@ import signal
 import threading
 
 import pytest
-from support import TIMEOUT, Happened, RawClient, errors_in, eventually, held, masked, tracebacks_in
+from support import TIMEOUT, Happened, RawClient, eventually, held, masked, tracebacks_in
 
 import securews
 from securews import Pong
@@ -412,14 +412,3 @@ def test_a_peer_that_leaves_while_we_do_not_read_is_noticed():
         client.close()
         gone.wait()
         assert ws.get_unprocessed_messages() == list("abcdefg")
-
-
-def test_a_handler_that_leaves_its_queue_full_is_named_once(caplog):
-    with held(max_queue=2, ping_interval=0.05) as (ws, client):
-        client.send_raw(texts("a", "b"))
-        eventually(lambda: errors_in(caplog))
-        client.send_raw(texts("c"))
-        assert [ws.recv(timeout=TIMEOUT) for _ in range(3)] == ["a", "b", "c"]
-    (warning,) = errors_in(caplog)
-    assert "2 messages unread" in warning
-    assert "max_queue=0" in warning

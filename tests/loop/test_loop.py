@@ -317,18 +317,23 @@ def test_an_owner_that_raises_while_it_is_aborted_does_not_end_the_loop(stage, c
     assert [record.exc_info[0] for record in logged(caplog)] == [ValueError, error]
 
 
-def test_who_owns_no_connection_is_only_logged(stage, caplog):
+def test_who_is_only_watched_and_raises_is_aborted_too(stage, caplog):
     class Watched:
         fd = next(_numbers)
 
         def on_ready(self, mask):
             raise SystemExit(mask)
 
-    watched = Watched()
+        def abort(self, error=None):
+            aborted.append(self)
+
+    aborted, watched = [], Watched()
     stage.loop.watch(watched, read=True, write=False)
     stage.ready(watched)
     stage.loop.turn()
     assert len(logged(caplog)) == 1
+    assert aborted == [watched]
+    stage.loop.unwatch(watched)
 
 
 # -- the end ---------------------------------------------------------------------------------------
