@@ -183,16 +183,23 @@ class ScriptedPoller:
 
 
 class Recorder:
-    """An observer that notes what it is told. `on_message` is a callback of the "user"."""
+    """An observer that notes what it is told. `on_open` and `on_message` are of the "user"."""
 
-    def __init__(self, connection, *, event_driven, on_message=None):
+    def __init__(self, connection, *, event_driven, on_message=None, on_open=None):
         self.connection = connection
         self.event_driven = event_driven
         self.on_message = on_message
+        self.on_open = on_open
         self.messages = []
         self.queued = 0
         self.closed = 0
         self.end = None
+
+    def connection_opened(self):
+        assert not self.messages, "a message before the beginning"
+        assert not self.closed, "the end before the beginning"
+        if self.on_open is not None:
+            self.on_open(self.connection)
 
     def message_received(self, message):
         assert not self.closed, "a message after the end"
@@ -233,8 +240,9 @@ class Bench:
     def __exit__(self, *error):
         self.loop.leave()
 
-    def open(self, *, event_driven=True, on_message=None, leftover=b"", **options):
-        return Peer(self, event_driven, on_message, leftover, ConnectionOptions(**options))
+    def open(self, *, event_driven=True, on_message=None, on_open=None, leftover=b"", **options):
+        callbacks = {"on_message": on_message, "on_open": on_open}
+        return Peer(self, event_driven, callbacks, leftover, ConnectionOptions(**options))
 
     def turn(self, count=1):
         for _ in range(count):
@@ -260,7 +268,7 @@ class Bench:
 class Peer:
     """One connection on a bench, and what its peer does."""
 
-    def __init__(self, bench, event_driven, on_message, leftover, options):
+    def __init__(self, bench, event_driven, callbacks, leftover, options):
         self.bench = bench
         self.stream = ScriptedStream()
         self.channel = Channel(
@@ -278,9 +286,8 @@ class Peer:
             name="peer",
         )
         self.link = self.connection.link
-        self.user = Recorder(self.connection, event_driven=event_driven, on_message=on_message)
+        self.user = Recorder(self.connection, event_driven=event_driven, **callbacks)
         self.connection.start(self.user, leftover)
-        self.channel.flush_scheduled()
 
     # -- the peer --------------------------------------------------------------------------
 

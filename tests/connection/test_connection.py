@@ -86,6 +86,26 @@ def test_a_close_among_what_came_before_a_reset_counts(bench):
     assert peer.user.end == (4000, "peer")
 
 
+# -- the beginning -------------------------------------------------------------------------------
+
+
+def test_what_came_behind_the_opening_does_not_hold_up_what_is_sent(bench):
+    peer = bench.open(event_driven=False, leftover=message(b"early"))
+    elsewhere(peer.link.send, peer.connection.sender.frame(Opcode.BINARY, b"reply"), 1)
+    bench.settle()
+    assert peer.data == [b"reply"]
+
+
+def test_what_is_sent_as_a_connection_opens_is_offered_to_the_socket_before_the_peer_is_slow(bench):
+    def greet(connection):
+        for _ in range(10):
+            connection.sender.send(connection.sender.frame(Opcode.BINARY, bytes(1000)))
+
+    peer = bench.open(on_open=greet, outbox_bytes=1000)
+    bench.settle()
+    assert peer.data == [bytes(1000)] * 10
+
+
 # -- a peer that makes the loop spin ---------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import threading
+import tracemalloc
 
 import pytest
 from support import TIMEOUT, Happened, RawClient, eventually, tracebacks_in
@@ -14,6 +15,7 @@ from support import TIMEOUT, Happened, RawClient, eventually, tracebacks_in
 import securews
 from securews import AcceptingMethod
 from securews.handlers.request import Request
+from securews.server.opening import Opening
 
 SERIAL, THREADED, POOL = AcceptingMethod
 ANYTHING = [
@@ -499,3 +501,18 @@ def test_nothing_is_logged_as_an_error_by_an_ordinary_visit(caplog):
     with caplog.at_level(logging.WARNING, "securews"), served() as server:
         exchange(server)
     assert not caplog.records
+
+
+def test_a_large_answer_leaves_in_pieces_without_copies_of_its_rest():
+    opening = Opening.__new__(Opening)
+    opening._outgoing = body = bytes(range(256)) * 40_000
+    taken = 0
+    tracemalloc.start()
+    try:
+        while (piece := opening.next_piece(32 << 10)) is not None:
+            assert piece == body[taken : taken + len(piece)]
+            taken += len(piece)
+            assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert taken == len(body)
