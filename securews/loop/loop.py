@@ -306,11 +306,14 @@ class Loop:
             self.now = self.clock()
             if self.now >= until:
                 break
-            owner = self._left_over.popleft()
-            try:
-                owner.continue_work()
-            except BaseException as error:
-                self._abort(owner, error)
+            self._continue_next()
+
+    def _continue_next(self) -> None:
+        owner = self._left_over.popleft()
+        try:
+            owner.continue_work()
+        except BaseException as error:
+            self._abort(owner, error)
 
     def _time_to_sleep(self) -> float | None:
         due = self.timers.next_due()
@@ -357,6 +360,8 @@ class Loop:
                 except BaseException:
                     log.exception("internal error while a connection was aborted")
             self._do_what_was_asked()
+            while self._left_over:  # what had come before the end; after it nothing more comes
+                self._continue_next()
             with self._lock:
                 self._over = not (self._calls or self._scheduled or self._owners)
 

@@ -106,6 +106,21 @@ def test_what_is_sent_as_a_connection_opens_is_offered_to_the_socket_before_the_
     assert peer.data == [bytes(1000)] * 10
 
 
+@pytest.mark.promise(54)
+@pytest.mark.parametrize("event_driven", [True, False])
+def test_what_came_before_the_end_of_the_loop_is_delivered_and_then_the_end(event_driven):
+    with Bench() as bench:
+        peer = bench.open(event_driven=event_driven, max_queue=5000)
+        peer.says(FRAGMENTED * 5000)
+        bench.turn()
+        elsewhere(peer.link.abort, RESET)
+        bench.turn()
+        assert not peer.over
+    assert peer.over
+    assert peer.user.end == (1006, "network")
+    assert len(peer.user.messages if event_driven else peer.link.receiving.messages) == 5000
+
+
 # -- a peer that makes the loop spin ---------------------------------------------------------------
 
 
