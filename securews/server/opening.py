@@ -205,8 +205,11 @@ class Opening(Consumer):
         self._end("the peer left before its request was complete")
 
     def peer_finished(self) -> None:
-        """The peer left while its body is parsed, or while its request waits for a place."""
-        if self._stage is Stage.BODY or (self._stage is Stage.WAITING and self._withdraw()):
+        """The peer has ended its side: it is gone, or it only has nothing more to ask.
+
+        Nobody can tell. What would have to wait for a place is given up; the rest is answered.
+        """
+        if self._place is not None and self._place.withdraw_wait():
             self._end("the peer left before its request was answered")
 
     def next_piece(self, limit: int) -> bytes | memoryview | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import socket
 import threading
 import tracemalloc
 
@@ -516,3 +517,20 @@ def test_a_large_answer_leaves_in_pieces_without_copies_of_its_rest():
     finally:
         tracemalloc.stop()
     assert taken == len(body)
+
+
+@pytest.mark.parametrize("body", ["", "a=b&" * 2000], ids=["get", "form"])
+def test_a_peer_that_has_ended_its_side_behind_a_request_is_answered(body):
+    server = served(request_threads=2)
+    server.page("/page", methods=("GET", "POST"))(lambda request: "answered")
+    head = f"POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    with server:
+        for _ in range(10):
+            client = RawClient(server.address, upgrade=False)
+            try:
+                client.sock.sendall((head + body).encode())
+                client.sock.shutdown(socket.SHUT_WR)
+                assert client.read_head().startswith("HTTP/1.1 200")
+            finally:
+                client.close()
