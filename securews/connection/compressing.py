@@ -56,6 +56,9 @@ class Sender(Protocol):
     def put(self, frame: bytes) -> bool:
         """Queue an encoded message, if there is room."""
 
+    def append(self, frame: bytes) -> None:
+        """Queue an encoded message for which there was room."""
+
     def sent(self) -> None:
         """A message was put."""
 
@@ -201,7 +204,7 @@ class Compressing:
             sender.wait_for_room(deadline.remaining())
             with lock:
                 if sender.has_room:  # else another thread was faster: wait again
-                    sender.put(self._in_context(sender, opcode, payload))
+                    sender.append(self._in_context(sender, opcode, payload))
                     return
 
     def _offer_in_context(

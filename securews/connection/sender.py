@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from sys import maxsize
 
 from securews.common.options import ConnectionOptions
 from securews.connection.channel import Channel
@@ -143,6 +144,10 @@ class Sender:
     def put(self, frame: bytes) -> bool:
         """Queue an encoded message; False where so much waits that the peer is slow."""
         return self._link.offer(frame, self._hard_bound())
+
+    def append(self, frame: bytes) -> None:
+        """Queue an encoded message for which there was room, whatever others have sent since."""
+        self._link.offer(frame, maxsize)
 
     def sent(self) -> None:
         """Own loop: send at once what is much, or comes late in a callback."""
