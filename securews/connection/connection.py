@@ -14,6 +14,7 @@ go of everything: the parts refer to each other, and memory is not to wait for a
 from __future__ import annotations
 
 import logging
+import threading
 from sys import getsizeof
 
 from securews.common.errors import ProtocolError
@@ -38,6 +39,9 @@ __all__ = ["Connection"]
 log = logging.getLogger("securews.server")
 
 FULL = "the server is full; try again later"
+
+_first_ping = threading.Lock()
+"""Two threads may ping first; a waiter of pings that nobody else knows would wait for ever."""
 
 
 class Connection(Intake):
@@ -134,7 +138,9 @@ class Connection(Intake):
 
     def _some_pings(self) -> Pings:
         if self._pings is None:
-            self._pings = Pings(self.link, self.sender)
+            with _first_ping:
+                if self._pings is None:
+                    self._pings = Pings(self.link, self.sender)
         return self._pings
 
     def handler_done(self) -> None:

@@ -1,7 +1,10 @@
 """One connection in every order of bytes, room, calls, timers and ends."""
 
+import contextlib
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import END, Bench, close, elsewhere, frame, message
@@ -10,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from securews.common.errors import ConnectionClosed, ProtocolError
+from securews.connection import connection as connection_module
 from securews.connection.channel import Phase
+from securews.connection.pings import Pings
 from securews.protocol.events import Close, Ping, Pong
 from securews.protocol.frames import Opcode
 
@@ -323,6 +328,26 @@ def test_pings_of_the_user_are_answered_by_a_later_pong_of_ours(bench):
     bench.settle()
     assert elsewhere(waiter.wait, 1) >= 0
     assert peer.connection.latency is not None
+
+
+def test_threads_that_ping_first_are_both_told_of_the_end(bench, monkeypatch):
+    peer = bench.open()
+    both = threading.Barrier(2)
+
+    def made(*args):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # only if both make one
+        return Pings(*args)
+
+    monkeypatch.setattr(connection_module, "Pings", made)
+    with ThreadPoolExecutor(2) as threads:
+        waiters = list(threads.map(peer.connection.ping, [b"one", b"two"]))
+    peer.says(RESET)
+    bench.settle()
+    assert peer.over
+    for waiter in waiters:
+        with pytest.raises(ConnectionClosed):
+            elsewhere(waiter.wait, 0)
 
 
 # -- random schedules ----------------------------------------------------------------------------
