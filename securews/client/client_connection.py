@@ -116,6 +116,9 @@ class _ClientObserver:
     def __init__(self, ws: Communicator) -> None:
         self._ws = ws
 
+    def connection_opened(self) -> None:
+        """Whoever called `connect()` knows."""
+
     def message_received(self, message: Message) -> None:
         """Never called: messages queue."""
 

@@ -42,6 +42,9 @@ FULL = "the server is full; try again later"
 _first_ping = threading.Lock()
 """Held while a connection's `Pings` are made: two threads may send the first ping at once."""
 
+_first_ping = threading.Lock()
+"""Two threads may ping first; a waiter of pings that nobody else knows would wait for ever."""
+
 
 class Connection(Intake):
     """One end of a WebSocket connection, the consumer of its channel."""
@@ -150,18 +153,21 @@ class Connection(Intake):
     # -- the loop's thread: the life of a connection ---------------------------------------
 
     def start(self, observer: Observer, leftover: bytes = b"") -> None:
-        """The opening is over: begin to read. `leftover` came behind the opening."""
+        """The opening is over: say so, and begin to read. `leftover` came behind the opening."""
         self.observer = observer
         self._event_driven = observer.event_driven
         self._message_received = observer.message_received
         self.channel.consumer = self
         # A quick handler may have filled the socket already, under the opening's timeout.
         self.channel.set_write_timeout(self.options.write_timeout)
+        observer.connection_opened()
         self._watch_later()
         if leftover:
             self.data_received(leftover)
         else:
             self._read_or_pause()
+        # What was asked for meanwhile, in callbacks too, has scheduled no turn of its own.
+        self.channel.flush_scheduled()
 
     def never_start(self, observer: Observer, reason: str) -> None:
         """The opening has ended in another way, when the handler had been told already."""

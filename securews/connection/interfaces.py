@@ -63,6 +63,9 @@ class Observer(Protocol):
     event_driven: bool
     """Whether messages go to `message_received`; else they queue for `Link.take`."""
 
+    def connection_opened(self) -> None:
+        """It begins, and messages can be sent; before everything else."""
+
     def message_received(self, message: Message) -> None:
         """One message came."""
 

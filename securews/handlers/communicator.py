@@ -34,6 +34,8 @@ log = logging.getLogger("securews.server")
 _ids = itertools.count(1)
 _ids_lock = threading.Lock()
 """Without a GIL next() is not one step: two threads may get the same number."""
+_state_lock = threading.Lock()
+"""Two threads that ask first get the same `state`, or what one of them puts there is lost."""
 
 
 class Communicator:
@@ -297,7 +299,10 @@ class Communicator:
             self._tell_closed()  # so late that the loop, too, has ended
 
     def _tell_closed(self) -> None:
-        """Loop thread, once it is over: call `on_close`, and let go of what the user gave us."""
+        """Loop thread, once it is over: call `on_close`, and let go of what the user gave us.
+
+        Those functions may refer to this object: it is not to wait for a garbage collector.
+        """
         callback = self._on_close
         put = super().__setattr__
         put("_on_receive_message", None)
@@ -333,10 +338,10 @@ class Communicator:
     def state(self) -> SimpleNamespace:
         """A place for your own things: `ws.state.name = "Ada"`."""
         if self._state is None:
-            state = SimpleNamespace()
-            super().__setattr__("_state", state)
-            return state
-        return self._state
+            with _state_lock:
+                if self._state is None:
+                    super().__setattr__("_state", SimpleNamespace())
+        return cast("SimpleNamespace", self._state)
 
     @property
     def open(self) -> bool:

@@ -49,6 +49,9 @@ log = logging.getLogger("securews.server")
 SLICE = 0.0005
 """Seconds of a turn in which left-over work goes on."""
 
+LAST_SECONDS = 1.0
+"""In which left-over work goes on when the loop has ended."""
+
 _running: set[int] = set()
 """The threads that run a loop at present, of all servers and clients of this process."""
 
@@ -311,11 +314,14 @@ class Loop:
             self.now = self.clock()
             if self.now >= until:
                 break
-            owner = self._left_over.popleft()
-            try:
-                owner.continue_work()
-            except BaseException as error:
-                self._abort(owner, error)
+            self._continue_next()
+
+    def _continue_next(self) -> None:
+        owner = self._left_over.popleft()
+        try:
+            owner.continue_work()
+        except BaseException as error:
+            self._abort(owner, error)
 
     def _time_to_sleep(self) -> float | None:
         due = self.timers.next_due()
@@ -362,6 +368,10 @@ class Loop:
                 except BaseException:
                     log.exception("internal error while a connection was aborted")
             self._do_what_was_asked()
+            until = self.clock() + LAST_SECONDS
+            while self._left_over and self.clock() < until:
+                self._continue_next()  # what had come before the end; after it nothing more comes
+            self._left_over.clear()
             with self._lock:
                 self._over = not (self._calls or self._scheduled or self._owners)
 

@@ -106,7 +106,7 @@ class Opening(Consumer):
         self._lock = threading.Lock()
         self._answered = False
         """Under the lock: there is one answer, and whoever is first gives it."""
-        self._outgoing = b""
+        self._outgoing: bytes | memoryview = b""
         self._expired = False
         self._request_begun = False
 
@@ -205,14 +205,20 @@ class Opening(Consumer):
         self._end("the peer left before its request was complete")
 
     def peer_finished(self) -> None:
-        """The peer left while its body is parsed, or while its request waits for a place."""
-        if self._stage is Stage.BODY or (self._stage is Stage.WAITING and self._withdraw()):
+        """The peer has ended its side: it is gone, or it only has nothing more to ask.
+
+        Nobody can tell. What would have to wait for a place is given up; the rest is answered.
+        """
+        if self._place is not None and self._place.withdraw_wait():
             self._end("the peer left before its request was answered")
 
-    def next_piece(self, limit: int) -> bytes | None:
+    def next_piece(self, limit: int) -> bytes | memoryview | None:
         """Give the channel what is to be answered."""
-        piece, self._outgoing = self._outgoing[:limit], self._outgoing[limit:]
-        return piece or None
+        outgoing = self._outgoing
+        if not outgoing:
+            return None
+        self._outgoing = memoryview(outgoing)[limit:]  # a page may be large: no copy of its rest
+        return outgoing[:limit]
 
     def lost(self, error: Exception | None) -> None:
         """The transport broke."""
@@ -351,7 +357,7 @@ class Opening(Consumer):
     def _send(self, answer: Answer, *, counted: bool = False) -> None:
         if self._stage is Stage.DONE or not self._is_first_answer():
             return  # it has ended, or `accept` has just said yes
-        self._outgoing += answer.data
+        self._outgoing = bytes(self._outgoing) + answer.data
         self._note(f"answered with {answer.status}")
         if not counted:
             self._core.count("refused" if answer.status >= 400 else "pages")
@@ -373,10 +379,9 @@ class Opening(Consumer):
         leftover = self._parser.leftover
         self._done()
         self._core.count("accepted")
-        session.opened(leftover)
+        session.connection.start(session, leftover)
         if self._core.stopping:
             session.connection.start_close(1001, "the server stops")
-        self.channel.flush_scheduled()
 
     def _timed_out(self) -> None:
         self._timer = None

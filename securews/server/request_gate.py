@@ -46,6 +46,10 @@ class Place:
         """Give it up, unless its code runs or has run. Whether that was so."""
         return self._gate._end(self, State.WAITS, State.GRANTED)
 
+    def withdraw_wait(self) -> bool:
+        """Give it up if it was not granted yet. Whether that was so."""
+        return self._gate._end(self, State.WAITS)
+
     def give_back(self) -> None:
         """Its code has ended. At the latest the end of the `with` does this; again is harmless."""
         self._gate._end(self, State.IN_USE)

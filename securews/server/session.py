@@ -68,14 +68,13 @@ class Session:
 
     # -- the loop's thread: the observer ---------------------------------------------------
 
-    def opened(self, leftover: bytes) -> None:
-        """The 101 is queued: begin."""
+    def connection_opened(self) -> None:
+        """The 101 is queued."""
         self._opened_at = monotonic()
         if access_log.isEnabledFor(logging.INFO):
             access_log.info("%s: open", self.connection.name)
         if self._events is not None:
             self._call("on_open", self._events.on_open, self.ws)
-        self.connection.start(self, leftover)
 
     def message_received(self, message: Message) -> None:
         """One message of an event-driven connection."""

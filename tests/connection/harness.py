@@ -188,16 +188,23 @@ class ScriptedPoller:
 
 
 class Recorder:
-    """An observer that notes what it is told. `on_message` is a callback of the "user"."""
+    """An observer that notes what it is told. `on_open` and `on_message` are of the "user"."""
 
-    def __init__(self, connection, *, event_driven, on_message=None):
+    def __init__(self, connection, *, event_driven, on_message=None, on_open=None):
         self.connection = connection
         self.event_driven = event_driven
         self.on_message = on_message
+        self.on_open = on_open
         self.messages = []
         self.queued = 0
         self.closed = 0
         self.end = None
+
+    def connection_opened(self):
+        assert not self.messages, "a message before the beginning"
+        assert not self.closed, "the end before the beginning"
+        if self.on_open is not None:
+            self.on_open(self.connection)
 
     def message_received(self, message):
         assert not self.closed, "a message after the end"
@@ -238,8 +245,17 @@ class Bench:
     def __exit__(self, *error):
         self.loop.leave()
 
-    def open(self, *, event_driven=True, on_message=None, leftover=b"", deflate=None, **options):
-        user = (event_driven, on_message)
+    def open(
+        self,
+        *,
+        event_driven=True,
+        on_message=None,
+        on_open=None,
+        leftover=b"",
+        deflate=None,
+        **options,
+    ):
+        user = {"event_driven": event_driven, "on_message": on_message, "on_open": on_open}
         return Peer(self, user, leftover, ConnectionOptions(**options), deflate)
 
     def turn(self, count=1):
@@ -267,7 +283,6 @@ class Peer:
     """One connection on a bench, and what its peer does."""
 
     def __init__(self, bench, user, leftover, options, deflate):
-        event_driven, on_message = user
         self.bench = bench
         self.deflate = deflate
         self.stream = ScriptedStream()
@@ -287,9 +302,8 @@ class Peer:
             deflate=deflate,
         )
         self.link = self.connection.link
-        self.user = Recorder(self.connection, event_driven=event_driven, on_message=on_message)
+        self.user = Recorder(self.connection, **user)
         self.connection.start(self.user, leftover)
-        self.channel.flush_scheduled()
 
     # -- the peer --------------------------------------------------------------------------
 

@@ -98,6 +98,41 @@ def test_failing_twice_ends_once(bench):
     assert peer.user.end == (1002, "us")
 
 
+# -- the beginning -------------------------------------------------------------------------------
+
+
+def test_what_came_behind_the_opening_does_not_hold_up_what_is_sent(bench):
+    peer = bench.open(event_driven=False, leftover=message(b"early"))
+    elsewhere(peer.link.send, peer.connection.sender.frame(Opcode.BINARY, b"reply"), 1)
+    bench.settle()
+    assert peer.data == [b"reply"]
+
+
+def test_what_is_sent_as_a_connection_opens_is_offered_to_the_socket_before_the_peer_is_slow(bench):
+    def greet(connection):
+        for _ in range(10):
+            connection.sender.send(connection.sender.frame(Opcode.BINARY, bytes(1000)))
+
+    peer = bench.open(on_open=greet, outbox_bytes=1000)
+    bench.settle()
+    assert peer.data == [bytes(1000)] * 10
+
+
+@pytest.mark.promise(54)
+@pytest.mark.parametrize("event_driven", [True, False])
+def test_what_came_before_the_end_of_the_loop_is_delivered_and_then_the_end(event_driven):
+    with Bench() as bench:
+        peer = bench.open(event_driven=event_driven, max_queue=5000)
+        peer.says(FRAGMENTED * 5000)
+        bench.turn()
+        elsewhere(peer.link.abort, RESET)
+        bench.turn()
+        assert not peer.over
+    assert peer.over
+    assert peer.user.end == (1006, "network")
+    assert len(peer.user.messages if event_driven else peer.link.receiving.messages) == 5000
+
+
 # -- a peer that makes the loop spin ---------------------------------------------------------------
 
 

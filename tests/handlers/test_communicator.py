@@ -1,9 +1,14 @@
 """The facts of a Communicator, and what may not be set on it."""
 
+import contextlib
+import threading
+import types
+
 import pytest
 from support import TIMEOUT, RawClient, eventually, held
 
 import securews
+from securews.handlers import communicator
 from securews.protocol.frames import Opcode
 
 
@@ -97,3 +102,29 @@ def test_a_clients_end_has_no_server():
         pytest.raises(RuntimeError, match="no server"),
     ):
         ws.server  # noqa: B018 - reading it is the test
+
+
+def test_the_end_lets_go_of_the_notice_of_messages_without_an_on_close_too():
+    with held() as (ws, client):
+        ws.on_receive_message = lambda _: ws
+        client.close()
+        eventually(lambda: ws.on_receive_message is None)
+
+
+def test_threads_that_ask_for_the_state_first_share_it(monkeypatch):
+    states = []
+    both = threading.Barrier(2)
+
+    def made():
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # only if both make one
+        return types.SimpleNamespace()
+
+    monkeypatch.setattr(communicator, "SimpleNamespace", made)
+    with held() as (ws, _):
+        threads = [threading.Thread(target=lambda: states.append(ws.state)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert states[0] is states[1]

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import socket
 import threading
+import tracemalloc
 
 import pytest
 from support import TIMEOUT, Happened, RawClient, eventually, tracebacks_in
@@ -14,6 +16,7 @@ from support import TIMEOUT, Happened, RawClient, eventually, tracebacks_in
 import securews
 from securews import AcceptingMethod
 from securews.handlers.request import Request
+from securews.server.opening import Opening
 
 SERIAL, THREADED, POOL = AcceptingMethod
 ANYTHING = [
@@ -499,3 +502,35 @@ def test_nothing_is_logged_as_an_error_by_an_ordinary_visit(caplog):
     with caplog.at_level(logging.WARNING, "securews"), served() as server:
         exchange(server)
     assert not caplog.records
+
+
+def test_a_large_answer_leaves_in_pieces_without_copies_of_its_rest():
+    opening = Opening.__new__(Opening)
+    opening._outgoing = body = bytes(range(256)) * 40_000
+    taken = 0
+    tracemalloc.start()
+    try:
+        while (piece := opening.next_piece(32 << 10)) is not None:
+            assert piece == body[taken : taken + len(piece)]
+            taken += len(piece)
+            assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert taken == len(body)
+
+
+@pytest.mark.parametrize("body", ["", "a=b&" * 2000], ids=["get", "form"])
+def test_a_peer_that_has_ended_its_side_behind_a_request_is_answered(body):
+    server = served(request_threads=2)
+    server.page("/page", methods=("GET", "POST"))(lambda request: "answered")
+    head = f"POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    with server:
+        for _ in range(10):
+            client = RawClient(server.address, upgrade=False)
+            try:
+                client.sock.sendall((head + body).encode())
+                client.sock.shutdown(socket.SHUT_WR)
+                assert client.read_head().startswith("HTTP/1.1 200")
+            finally:
+                client.close()
