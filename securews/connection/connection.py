@@ -154,7 +154,8 @@ class Connection(Intake):
         """The opening is over: say so, and begin to read. `leftover` came behind the opening."""
         self.observer = observer
         self._event_driven = observer.event_driven
-        self._message_received = observer.message_received
+        if self.options.max_queue:
+            self._message_received = observer.message_received
         self.channel.consumer = self
         # A quick handler may have filled the socket already, under the opening's timeout.
         self.channel.set_write_timeout(self.options.write_timeout)

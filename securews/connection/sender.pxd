@@ -7,7 +7,7 @@ cdef double EARLY_SECONDS
 
 cdef class Sender:
     cdef public object _name, compressing
-    cdef public Py_ssize_t _bound
+    cdef public Py_ssize_t _bound, _most
     cdef public bint _drop, _masked
     cdef public Channel _channel
     cdef public Link _link

@@ -51,6 +51,7 @@ class Sender:
         "_link",
         "_loop",
         "_masked",
+        "_most",
         "_name",
         "compressing",
     )
@@ -70,6 +71,7 @@ class Sender:
         self._loop = channel.loop
         self._masked = role is Role.CLIENT
         self._bound = options.outbox_bytes
+        self._most = HARD_BOUND * self._bound
         self._drop = options.slow_client == "drop"
         self._name = name
         self.compressing = None if deflate is None else Compressing(deflate)
@@ -143,6 +145,8 @@ class Sender:
 
     def put(self, frame: bytes) -> bool:
         """Queue an encoded message; False where so much waits that the peer is slow."""
+        if self._link.sending.size < self._bound:
+            return self._link.offer(frame, self._most)
         return self._link.offer(frame, self._hard_bound())
 
     def append(self, frame: bytes) -> None:
@@ -177,7 +181,7 @@ class Sender:
     @property
     def needs_turn(self) -> bool:
         """Whether the loop must have had a turn before it can be said who is slow."""
-        return self._link.sending.size >= HARD_BOUND * self._bound and not self._loop.on_io_thread()
+        return self._link.sending.size >= self._most and not self._loop.on_io_thread()
 
     @property
     def waits(self) -> bool:
@@ -239,10 +243,10 @@ class Sender:
 
     def _hard_bound(self) -> int:
         """Bytes that may wait where nothing else may."""
-        bound = HARD_BOUND * self._bound
+        most = self._most
         if self._link.blocked or self._loop.on_loop_thread() or not self._loop.on_io_thread():
-            return bound
-        return HARD_BOUND * bound  # another loop may be behind with its turns: no fault of the peer
+            return most
+        return HARD_BOUND * most  # another loop may be behind with its turns: no fault of the peer
 
     def _flush_now(self) -> None:
         """Own loop: offer the socket what waits, also if it was full a moment ago."""
