@@ -30,8 +30,9 @@ __all__ = ["Intake"]
 
 CALLBACK_SECONDS = 0.001
 """Callbacks of one connection that take longer go on later, if there are more."""
-EVENT_ROOM = 256 << 10
-"""Bytes of messages that one pass may parse for callbacks: they wait in memory for their turn."""
+EVENT_ROOM = 320 << 10
+"""Bytes of messages that one pass may parse for callbacks: they wait in memory for their turn. More
+than one read can become without compression, so that those need not be measured."""
 
 
 class Intake(Consumer):

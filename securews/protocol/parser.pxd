@@ -10,7 +10,7 @@ cdef class WebSocketParser:
     @cython.locals(position=Py_ssize_t)
     cpdef receive(self, bytes data, room=*, Py_ssize_t work=*)
     cdef _keep(self, bytes data, Py_ssize_t position)
-    @cython.locals(end=Py_ssize_t, before=Py_ssize_t, count=Py_ssize_t, memory=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, before=Py_ssize_t, count=Py_ssize_t, memory=Py_ssize_t, most=Py_ssize_t)
     cdef Py_ssize_t _parse(self, bytes data, Py_ssize_t position, list events, room, Py_ssize_t work) except -1
     @cython.locals(size=Py_ssize_t, most=Py_ssize_t)
     cdef Py_ssize_t _take_frame(self, bytes data, Py_ssize_t position, list events) except -1

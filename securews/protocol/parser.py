@@ -38,6 +38,8 @@ _MEMORY_PER_BYTE = 32
 """Bytes of memory that one received byte can become, at most: an empty text message takes 49 for
 its 2-byte frame, text with an emoji 4 per byte and 76 once. Where the room is larger than that, no
 message needs to be measured (`getsizeof` would be a sixth of the time that a small one takes)."""
+_CHARACTER, _MESSAGE = 4, 76
+"""The same where the work of a pass allows only so many messages."""
 
 
 WORK = 256
@@ -197,8 +199,9 @@ class WebSocketParser:
         self.paused = False
         end = len(data)
         if room is not None and self._message.max_compressed is None:
-            most = _MEMORY_PER_BYTE * (end - position + self._message.memory())
-            room = None if room > most else room
+            count = end - position + self._message.memory()
+            most = _CHARACTER * count + _MESSAGE * min(work, count)
+            room = None if room > min(most, _MEMORY_PER_BYTE * count) else room
         while position < end:
             if work <= 0 or (room is not None and room <= 0):
                 self.paused = True

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securews.common.errors import ProtocolError
+from securews.connection.intake import EVENT_ROOM
 from securews.protocol import parser
+from securews.protocol.codec import take_messages
 from securews.protocol.events import Close, Failure, Ping, Pong
 from securews.protocol.frames import Opcode, encode_frame
 from securews.protocol.parser import Role, WebSocketParser
@@ -564,3 +566,20 @@ def test_forgetting_lets_go_of_what_is_incomplete_and_discards_what_comes():
     protocol.forget()
     assert (protocol.unfinished, protocol.in_message, protocol.paused) == (0, False, False)
     assert protocol.receive(frame(CONTINUATION, b"x")) == []
+
+
+@pytest.mark.parametrize("text", ["", "a", "a" * 200, "\U0001f600", "a" * 300 + "\U0001f600"])
+def test_what_one_pass_over_one_read_makes_fits_the_room_of_callbacks_unmeasured(monkeypatch, text):
+    rooms = []
+
+    def taken(*args, room, **options):
+        rooms.append(room)
+        return take_messages(*args, room=room, **options)
+
+    monkeypatch.setattr(parser, "take_messages", taken)
+    one = encode_frame(Opcode.TEXT, text.encode(), masking_key=bytes(4))
+    read = one * ((68 << 10) // len(one))
+    messages = WebSocketParser(Role.SERVER, max_size=1 << 20).receive(read, EVENT_ROOM, parser.WORK)
+    assert set(rooms) == {None}
+    assert 0 < len(messages) <= parser.WORK
+    assert sum(map(sys.getsizeof, messages)) <= EVENT_ROOM
