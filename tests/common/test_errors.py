@@ -34,6 +34,7 @@ def test_an_error_without_frames_keeps_nothing_alive_but_its_causes():
         worker = Worker()
         worker.try_to_work()
         error, ref = worker.error, weakref.ref(worker)
+        assert error is not None
         assert without_frames(error) is error
         del worker
         assert ref() is None

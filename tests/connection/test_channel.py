@@ -35,7 +35,7 @@ class Stream(ScriptedStream):
         self.close_error = None
 
     @property
-    def bytes_available(self):
+    def bytes_available(self):  # type: ignore[override]
         return self.decrypted
 
     def recv(self):

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from concurrent.futures import wait
+from typing import Any
 
 import pytest
 from harness import END, Bench, close, elsewhere, frame, message, start_elsewhere
@@ -223,7 +224,7 @@ def test_nothing_is_read_while_something_is_left_over(bench):
 @pytest.mark.promise(66)
 def test_messages_that_wait_for_their_callback_are_counted():
     with Bench(max_buffered=1 << 30) as bench:
-        peer = bench.open(outbox_bytes=1000, on_message=lambda m: peer.link.offer(m, 1 << 30))
+        peer: Any = bench.open(outbox_bytes=1000, on_message=lambda m: peer.link.offer(m, 1 << 30))
         peer.takes(0)
         peer.says(message(bytes(2000)) * 30)
         bench.settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Any
 
 import pytest
 from harness import Bench, elsewhere, message
@@ -12,11 +13,11 @@ from support import errors_in
 from securews.common.errors import ConnectionClosed
 from securews.connection.compressing import SharedMessage
 from securews.connection.link import HARD_BOUND
-from securews.connection.sender import EARLY_BYTES, EARLY_SECONDS
 from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close
 from securews.protocol.frames import Opcode
 
+EARLY_BYTES, EARLY_SECONDS = 64 << 10, 0.001  # those of sender.py, which compiled are in C only
 BOUND = 10_000
 IN_HAND = 32 << 10
 """Bytes that the stream has taken from the queue, and the socket not from the stream."""
@@ -135,7 +136,7 @@ def test_closing_a_slow_client_gives_up_what_has_not_begun_to_leave(bench):
 
 @pytest.mark.promise(52)
 def test_a_callback_that_sends_too_much_at_once_is_named_in_a_warning(bench, caplog):
-    peer = bench.open(outbox_bytes=BOUND, on_message=lambda _: offer_until_refused(peer))
+    peer: Any = bench.open(outbox_bytes=BOUND, on_message=lambda _: offer_until_refused(peer))
     peer.takes(0)
     peer.says(message(b"go"))
     bench.settle()
@@ -148,7 +149,7 @@ def test_a_callback_that_sends_too_much_at_once_is_named_in_a_warning(bench, cap
 
 def test_a_client_that_was_slow_before_the_callback_is_its_own_cause_and_an_info(bench, caplog):
     caplog.set_level(logging.INFO)
-    peer = bench.open(outbox_bytes=BOUND, on_message=lambda _: offer_until_refused(peer))
+    peer: Any = bench.open(outbox_bytes=BOUND, on_message=lambda _: offer_until_refused(peer))
     other = bench.open(on_message=lambda _: offer_until_refused(peer))
     peer.takes(0)
     offer(peer, bytes(BOUND))

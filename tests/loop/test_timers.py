@@ -48,14 +48,14 @@ def test_a_timer_that_was_called_can_be_cancelled_without_harm():
 
 def test_a_timer_that_is_cancelled_by_another_of_the_same_batch_is_not_called():
     timers, called = Timers(), []
-    second = None
+    others = []
 
     def first():
         called.append("first")
-        second.cancel()
+        others[0].cancel()
 
     timers.call_at(1.0, first)
-    second = timers.call_at(1.0, lambda: called.append("second"))
+    others.append(timers.call_at(1.0, lambda: called.append("second")))
     timers.call_at(1.0, lambda: called.append("third"))
     run_due(timers, 1.0)
     assert called == ["first", "third"]

@@ -20,6 +20,7 @@ class Peer:
         self.address = address
         self.lease = leases.take(address, now)
         self.evicted = False
+        self.state = ""
         self.tasks = []
 
     def is_silent(self, now=0.0):
