@@ -12,6 +12,7 @@ from support import TIMEOUT, Happened, eventually, held, tracebacks_in
 
 import securews
 from securews.client.client_loop import ClientLoop
+from securews.loop.poller import EndedPoller
 
 NAME = "securews-client-io"
 
@@ -84,8 +85,12 @@ def test_a_thread_that_ends_by_an_error_is_logged_and_replaced(caplog):
     loop = shared.acquire()
     (thread,) = threads()
 
+    class BrokenPoller(EndedPoller):
+        def poll(self, timeout):
+            raise OSError("broken")
+
     def break_the_loop():
-        loop.timers = None
+        loop._poller = BrokenPoller()  # None in place of a typed attribute would end the process
 
     loop.call_soon(break_the_loop)
     thread.join(TIMEOUT)
