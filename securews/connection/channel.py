@@ -15,6 +15,9 @@ A peer is judged by what the kernel has passed on to it, not by when the socket 
 the kernel says so only when a third of its buffer is free, and a steady reader at 5 kB/s takes
 minutes for that (`progress.py`).
 
+A consumer that ends lets go of itself here, so whoever calls it holds it in a name of its own: what
+is compiled borrows what an attribute refers to, and the consumer would be freed inside its method.
+
 The descriptor is closed at the end of the loop's turn, never in the middle of one: its number
 could be given to a new connection while events of the old one are still in hand.
 """
@@ -244,9 +247,10 @@ class Channel(Owner):
 
     def flush_scheduled(self) -> None:
         """Do what other threads asked for, then send."""
-        self.consumer.scheduled()
+        consumer = self.consumer
+        consumer.scheduled()
         self.flush()
-        self.consumer.flushed()
+        consumer.flushed()
 
     def continue_work(self) -> None:
         """Go on with what is received already."""
@@ -254,7 +258,8 @@ class Channel(Owner):
         if self._reading and self.stream.bytes_available:
             self._read()
         else:
-            self.consumer.continue_work()
+            consumer = self.consumer
+            consumer.continue_work()
         self.flush_scheduled()
 
     def on_ready(self, mask: int) -> None:
@@ -268,7 +273,8 @@ class Channel(Owner):
             if mask & (READABLE | HANGUP) and not self._continuing:
                 self._read()
         elif mask & HANGUP and self.phase is OPEN:
-            self.consumer.peer_finished()
+            consumer = self.consumer
+            consumer.peer_finished()
         self.flush_scheduled()
 
     def release(self) -> None:
@@ -310,7 +316,8 @@ class Channel(Owner):
         elif self._was_blocked and self.phase is OPEN:
             self._was_blocked = False
             self._update_interest()
-            self.consumer.drained()
+            consumer = self.consumer
+            consumer.drained()
 
     def _end_sending(self) -> None:
         try:
@@ -325,7 +332,8 @@ class Channel(Owner):
         if self._phase_timer is not None:
             self._phase_timer.cancel()
         self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
-        self.consumer.finished()
+        consumer = self.consumer
+        consumer.finished()
         if self.phase is DRAINING:
             self._reading = True
             self._update_interest()
@@ -368,6 +376,7 @@ class Channel(Owner):
 
     def _read(self) -> None:
         """One read: at most one system call."""
+        consumer = self.consumer
         try:
             data = self.stream.recv()
         except OSError as error:
@@ -381,11 +390,11 @@ class Channel(Owner):
                 if not data or self._drain_left <= 0:
                     self._close()
             elif data:
-                self.consumer.data_received(data)
+                consumer.data_received(data)
             else:
                 self._reading = False  # an end stays readable: do not ask again
                 self._update_interest()
-                self.consumer.end_received()
+                consumer.end_received()
         else:
             self._count_idle_read()
         if self._reading and self.stream.bytes_available:
@@ -422,7 +431,8 @@ class Channel(Owner):
         if error is not None:
             without_frames(error)  # they refer to everything that was at work, and so to us
         if tell:
-            self.consumer.lost(error)
+            consumer = self.consumer
+            consumer.lost(error)
 
     def _close(self) -> None:
         if self.phase is CLOSED:
