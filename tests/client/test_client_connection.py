@@ -11,6 +11,7 @@ from support import TIMEOUT, Happened, eventually, held, tracebacks_in
 
 import securews
 from securews.client import client_connection
+from securews.client import client_loop as client_loop_module
 from securews.client.client_loop import client_loop
 from securews.loop.loop import Loop
 
@@ -76,18 +77,18 @@ def _outlives(thread: threading.Thread) -> bool:
 
 
 def test_an_interrupt_behind_the_handover_aborts_the_connection(monkeypatch):
-    call_soon = Loop.call_soon
     started = threading.Event()
 
-    def interrupted(self, callback):
-        answer = call_soon(self, callback)
-        if threading.current_thread() is threading.main_thread() and not started.is_set():
-            call_soon(self, started.set)
-            assert started.wait(TIMEOUT)
-            raise KeyboardInterrupt
-        return answer
+    class Interrupted(Loop):
+        def call_soon(self, callback):
+            answer = super().call_soon(callback)
+            if threading.current_thread() is threading.main_thread() and not started.is_set():
+                super().call_soon(started.set)
+                assert started.wait(TIMEOUT)
+                raise KeyboardInterrupt
+            return answer
 
-    monkeypatch.setattr(Loop, "call_soon", interrupted)
+    monkeypatch.setattr(client_loop_module, "Loop", Interrupted)
     with scripted(Peer.switch) as url, pytest.raises(KeyboardInterrupt):  # the script waits
         securews.connect(url, timeout=TIMEOUT)
 

@@ -17,6 +17,7 @@ import securews
 from securews import AcceptingMethod
 from securews.handlers.request import Request
 from securews.server.opening import Opening
+from securews.server.page_body import PageBody
 
 SERIAL, THREADED, POOL = AcceptingMethod
 ANYTHING = [
@@ -342,13 +343,33 @@ def test_a_body_that_does_not_come_is_408(echoing):
     assert ask(echoing, CHUNKED.format("") + "1\r\nx\r\n" * 100).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_step_of_a_body_takes_its_share_of_a_turn_and_others_come_in_between(echoing):
+class CountingPoller:
+    """Is asked once in each turn."""
+
+    def __init__(self, poller, asked):
+        self._poller, self._asked = poller, asked
+
+    def poll(self, timeout):
+        self._asked()
+        return self._poller.poll(timeout)
+
+    def __getattr__(self, name):
+        return getattr(self._poller, name)
+
+
+def test_a_step_of_a_body_takes_its_share_of_a_turn_and_others_come_in_between(
+    echoing, monkeypatch
+):
     """While one body is parsed the loop takes more than one turn, and reads nothing more of it."""
     steps, turns = [], []
-    loop = echoing._core.loop
-    turn, later = loop.turn, loop.continue_later
-    loop.turn = lambda: turns.append(len(steps)) or turn()
-    loop.continue_later = lambda owner: steps.append(owner.reading) or later(owner)
+    loop, step = echoing._core.loop, PageBody.step
+    loop._poller = CountingPoller(loop._poller, lambda: turns.append(len(steps)))
+
+    def noted(body):
+        steps.append(body._channel.reading)
+        step(body)
+
+    monkeypatch.setattr(PageBody, "step", noted)
     raw = CHUNKED.format("") + "1\r\nx\r\n" * 10_000 + "0\r\n\r\n"
     assert ask(echoing, raw).startswith(b"HTTP/1.1 200 ")
     assert len(steps) > 500
