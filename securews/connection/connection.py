@@ -57,7 +57,6 @@ class Connection(Intake):
         "_pings",
         "_watch_timer",
         "name",
-        "role",
     )
 
     def __init__(
@@ -99,7 +98,6 @@ class Connection(Intake):
             ),
             watchdog=Watchdog(options, limits, channel.loop.now),
         )
-        self.role = role
         self.name = name
         self._watch_timer: Timer | None = None
         self._close_timer: Timer | None = None

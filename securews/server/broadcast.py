@@ -36,27 +36,23 @@ def broadcast(
     """
     opcode, payload = encode_message(message)
     shared = SharedMessage(opcode, payload, compress=compress)
-    may_wait = not on_io_thread()
-    skipped, behind = [], []
+    if on_io_thread():
+        return _offer(shared, receivers)
+    ready: list[Communicator] = []
+    behind: list[Communicator] = []
     for ws in receivers:
-        sender = ws._connection.sender
-        if may_wait and sender.needs_turn:
-            behind.append(ws)
-            continue
-        try:
-            if not sender.offer_shared(shared):
-                skipped.append(ws)
-        except ConnectionClosed:
-            skipped.append(ws)
-    return skipped + _broadcast_behind(shared, behind)
-
-
-def _broadcast_behind(message: SharedMessage, behind: list[Communicator]) -> list[Communicator]:
-    """Much waits for these: before one is called slow, its loop has to have offered it."""
+        (behind if ws._connection.sender.needs_turn else ready).append(ws)
+    skipped = _offer(shared, ready)
+    # Much waits for the others: before one is called slow, its loop has to have offered it.
     for loop in {ws._connection.loop for ws in behind}:
         loop.wait_for_turn()
+    return skipped + _offer(shared, behind)
+
+
+def _offer(message: SharedMessage, receivers: Iterable[Communicator]) -> list[Communicator]:
+    """Send to each without waiting; those that were skipped."""
     skipped = []
-    for ws in behind:
+    for ws in receivers:
         try:
             if not ws._connection.sender.offer_shared(message):
                 skipped.append(ws)
