@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ _ABSOLUTE = re.compile(
     r"(?P<scheme>https?|wss?)://(?P<authority>[^/?]*)(?P<rest>.*)", re.IGNORECASE
 )
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# Looked up now: at its first use Python opens files, and descriptors may have run out by then.
+_read_escapes = codecs.getdecoder("unicode_escape")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -74,4 +77,4 @@ def _unescaped(path: str) -> bytes:
         path: ASCII in which two hexadecimal digits stand behind every "%".
     """
     literal = path.replace("\\", r"\\").replace("%", r"\x")  # Python's escapes are read in C
-    return literal.encode("ascii").decode("unicode_escape").encode("latin-1")
+    return _read_escapes(literal.encode("ascii"))[0].encode("latin-1")

@@ -1,8 +1,8 @@
 """The accept loop: it only accepts, and nothing but a closed listener ends it.
 
 What one peer does wrong ends with that peer. Running out of descriptors or memory pauses
-accepting, 5 ms at first and up to 1 s, and one descriptor is kept in reserve so that a
-connection that cannot be served can at least be taken from the queue and closed.
+accepting, 5 ms at first and up to 1 s, and one descriptor is kept in reserve so that while
+this lasts a connection each second can at least be taken from the queue and closed.
 """
 
 from __future__ import annotations
@@ -200,8 +200,13 @@ class Acceptor:
         lease.descriptor_closed(io.loop.now)
 
     def _back_off(self, error: OSError) -> None:
-        """Wait until something may have been freed; one peer is let go meanwhile."""
-        self._shed_one()
+        """Wait until something may have been freed, and let one peer go where nothing is.
+
+        Not while the pauses are short: a crowd that leaves gives its descriptors back one turn
+        after the other, and whoever waits behind it will be served.
+        """
+        if self._pause >= LONGEST_PAUSE:
+            self._shed_one()
         self._pause_for(error)
 
     def _pause_for(self, error: OSError) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import socket
 
 import pytest
 from support import Happened, RawClient, errors_in, eventually, tracebacks_in
@@ -180,6 +181,43 @@ def test_a_listener_that_cannot_be_watched_is_tried_again(caplog):
     assert poller.failures == 0
     (warning,) = errors_in(caplog)
     assert "No space left on device" in warning
+
+
+class Listener(socket.socket):
+    """A process that has no descriptor left, a few times."""
+
+    failures = 0
+
+    def accept(self):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+@pytest.mark.d(19)
+def test_nobody_is_let_go_for_a_short_shortage():
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.failures = 4
+        with securews.serve(None, Echo(), tls=False, sockets=[listener]) as server:
+            served(server)
+        assert listener.failures == 0
+
+
+@pytest.mark.promise(8)
+@pytest.mark.d(19)
+def test_a_shortage_that_lasts_lets_one_peer_go_each_time_accepting_is_tried(monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.02)
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.failures = 3  # after 5, 10 and 20 ms
+        with securews.serve(None, Echo(), tls=False, sockets=[listener]) as server:
+            with silent(server) as peer:
+                assert ended(peer)
+            served(server)
 
 
 def test_accepting_goes_on_after_whatever_is_raised_in_it(monkeypatch, caplog):

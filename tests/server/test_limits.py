@@ -12,6 +12,7 @@ import pytest
 from support import TIMEOUT, Happened, RawClient, errors_in, eventually, tracebacks_in
 
 import securews
+from securews.protocol.frames import Opcode
 from securews.server.leases import Leases
 
 SOON = 2.5
@@ -362,6 +363,37 @@ def test_a_server_without_descriptors_pauses_and_recovers():
         _, errors = process.communicate("\n", timeout=TIMEOUT)
     assert process.returncode == 0
     assert errors.count("no connection can be accepted") == 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.promise(8)
+@pytest.mark.d(19)
+def test_whoever_has_come_in_is_served_while_no_descriptor_is_left():
+    """As the first of all, so that nothing has been imported or looked up for others before."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DESCRIPTORS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with (
+            ExitStack() as crowd,
+            RawClient(address, upgrade=False) as page,
+            RawClient(address, upgrade=False) as chat,
+        ):
+            for _ in range(60):
+                crowd.enter_context(socket.create_connection(address, TIMEOUT))
+            said = [process.stderr.readline() for _ in range(2)]
+            assert "no connection can be accepted" in said[1]
+            page.send_raw(b"GET /%c3%a4?a=b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert page.read_to_end().startswith(b"HTTP/1.1 426 ")
+            chat.send_upgrade()
+            assert chat.read_head().startswith("HTTP/1.1 101 ")
+            chat.send(Opcode.TEXT, b"hello")
+            assert chat.read_data_frame().payload == b"hello"
+        _, errors = process.communicate("\n", timeout=TIMEOUT)
     assert "Traceback" not in errors
 
 
