@@ -16,8 +16,9 @@ The budget returns what is to be done and calls nobody.
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+import math
+from collections.abc import Iterable
+from typing import Protocol
 
 __all__ = ["Budget", "Verdict"]
 
@@ -25,8 +26,6 @@ PAUSE = 0.4
 """Of what is free, or of an even share, whichever is more: who holds more is not read from."""
 RELIEF = 0.5
 """Of the mark at which it was paused: who holds less than this share of it is read from again."""
-
-H = TypeVar("H", bound=Hashable)
 
 
 class Verdict(enum.Enum):
@@ -38,7 +37,16 @@ class Verdict(enum.Enum):
     CLOSE = "close it with 1013: it holds most"
 
 
-class Budget(Generic[H]):
+class Holder(Protocol):
+    """Somebody who holds bytes, and does what the verdicts on them say."""
+
+    def obey(self, verdict: Verdict) -> None:
+        """Do it."""
+
+    def __hash__(self) -> int: ...
+
+
+class Budget:
     """Bytes that the connections of one loop hold. Loop thread only.
 
     Args:
@@ -48,16 +56,16 @@ class Budget(Generic[H]):
     __slots__ = ("_condemned", "_gone", "_held", "_limit", "_paused", "total")
 
     def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._held: dict[H, int] = {}
-        self._gone: set[H] = set()
-        self._paused: dict[H, float] = {}
-        self._condemned: dict[H, int] = {}
+        self._limit = math.inf if limit is None else float(limit)
+        self._held: dict[Holder, int] = {}
+        self._gone: set[Holder] = set()
+        self._paused: dict[Holder, float] = {}
+        self._condemned: dict[Holder, int] = {}
         self.total = 0
 
     def account(
-        self, holder: H, held: int, *, movable: int = 0, gone: bool = False
-    ) -> list[tuple[H, Verdict]]:
+        self, holder: Holder, held: int, movable: int = 0, gone: bool = False
+    ) -> list[tuple[Holder, Verdict]]:
         """Note what a connection holds now, 0 at its end; what is to be done, in this order.
 
         Args:
@@ -66,40 +74,42 @@ class Budget(Generic[H]):
             movable: of these, what its handler or its peer can take while we do not read.
             gone: its peer is gone: only unread messages are left.
         """
-        if self._limit is None:
+        if self._limit == math.inf:
             return []
         self.total += held - self._held.get(holder, 0)
-        self._condemned.pop(holder, None)
+        if self._condemned:
+            self._condemned.pop(holder, None)
         if held:
             self._held[holder] = held
         else:
             self._held.pop(holder, None)
         if gone and held:
             self._gone.add(holder)
-        else:
+        elif self._gone:
             self._gone.discard(holder)
         verdicts = self._pause_or_resume(holder, 0 if gone else movable)
         if self.total > self._limit:
-            verdicts += self._make_room(self._limit)
+            verdicts += self._make_room()
         return verdicts
 
-    def _pause_or_resume(self, holder: H, movable: int) -> list[tuple[H, Verdict]]:
-        assert self._limit is not None
-        mark = self._paused.get(holder)
-        if mark is not None:
-            if movable > RELIEF * mark:
+    def _pause_or_resume(self, holder: Holder, movable: int) -> list[tuple[Holder, Verdict]]:
+        if self._paused and holder in self._paused:
+            if movable > RELIEF * self._paused[holder]:
                 return []
             del self._paused[holder]
             return [(holder, Verdict.RESUME)]
-        mark = PAUSE * max(self._limit - self.total, self._limit / max(1, len(self._held)))
+        mark = self._limit - self.total
+        even = self._limit / max(1, len(self._held))
+        mark = max(mark, even)
+        mark *= PAUSE
         if movable <= mark:
             return []
         self._paused[holder] = mark
         return [(holder, Verdict.PAUSE)]
 
-    def _make_room(self, limit: int) -> list[tuple[H, Verdict]]:
+    def _make_room(self) -> list[tuple[Holder, Verdict]]:
         verdicts = []
-        excess = self.total - sum(self._condemned.values()) - limit
+        excess = self.total - sum(self._condemned.values()) - self._limit
         while excess > 0:
             most = self._who_holds_most(self._gone)
             if most is None:
@@ -111,6 +121,6 @@ class Budget(Generic[H]):
             verdicts.append((most, Verdict.DROP if most in self._gone else Verdict.CLOSE))
         return verdicts
 
-    def _who_holds_most(self, holders: Iterable[H]) -> H | None:
+    def _who_holds_most(self, holders: Iterable[Holder]) -> Holder | None:
         alive = [holder for holder in holders if holder not in self._condemned]
         return max(alive, key=self._held.__getitem__, default=None)

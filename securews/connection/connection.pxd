@@ -1,8 +1,10 @@
+from securews.connection.budget cimport Budget
 from securews.connection.intake cimport Intake
 from securews.connection.link cimport Link
 
 cdef class Connection(Intake):
-    cdef public object _budget, _close_timer, _pings, _watch_timer, name
+    cdef public Budget _budget
+    cdef public object _close_timer, _pings, _watch_timer, name
     cdef public Py_ssize_t _held
     cdef public bint _finished
     cpdef _report_held(self)

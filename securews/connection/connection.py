@@ -66,7 +66,7 @@ class Connection(Intake):
         options: ConnectionOptions,
         *,
         limits: Limits,
-        budget: Budget[Connection],
+        budget: Budget,
         name: str,
         answer: bytes = b"",
         deflate: Deflate | None = None,
@@ -103,7 +103,7 @@ class Connection(Intake):
         self._close_timer: Timer | None = None
         self._pings: Pings | None = None
         self._finished = False
-        self._budget: Budget[Connection] = budget
+        self._budget: Budget = budget
         self._held = 0
 
     # -- any thread ------------------------------------------------------------------------
@@ -303,12 +303,11 @@ class Connection(Intake):
         """Tell the budget what is held, and do what it wants done."""
         link, self._held = self.link, held
         movable = 0 if self._finished else link.sending.size + link.receiving.size
-        for holder, verdict in self._budget.account(
-            self, held, movable=movable, gone=self._finished
-        ):
-            holder._obey(verdict)
+        for holder, verdict in self._budget.account(self, held, movable, self._finished):
+            holder.obey(verdict)
 
-    def _obey(self, verdict: Verdict) -> None:
+    def obey(self, verdict: Verdict) -> None:
+        """Do what the budget wants done. Loop thread."""
         if verdict is Verdict.PAUSE or verdict is Verdict.RESUME:
             self._paused = self.link.report_takes = verdict is Verdict.PAUSE
             self.link.schedule()

@@ -18,7 +18,6 @@ from securews.common.errors import ConfigurationError
 from securews.common.interpreter import gil_enabled
 from securews.connection.budget import Budget
 from securews.connection.channel import Channel
-from securews.connection.connection import Connection
 from securews.loop.loop import Loop
 
 __all__ = ["IOThread", "IOThreads", "check_io_threads"]
@@ -30,7 +29,7 @@ class IOThread:
     def __init__(self, name: str, max_buffered: int) -> None:
         self.name = name
         self.loop = Loop()
-        self.budget: Budget[Connection] = Budget(max_buffered)
+        self.budget: Budget = Budget(max_buffered)
         self._channels: set[Channel] = set()
         self._lock = threading.Lock()
 

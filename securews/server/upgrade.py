@@ -123,7 +123,7 @@ class Upgrade:
         raise internal_error()
 
     def make_session(
-        self, channel: Channel, budget: Budget[Connection], headers: Headers, ended: Ended
+        self, channel: Channel, budget: Budget, headers: Headers, ended: Ended
     ) -> Session:
         """The session; the 101 goes before everything that it sends. On the accepting thread.
 
