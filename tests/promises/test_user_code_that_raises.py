@@ -12,8 +12,8 @@ from support import eventually
 from wire import CLOSE, TEXT, WireClient, close_frame, request_head
 
 ERRORS = ["RuntimeError", "SystemExit", "GeneratorExit", "CancelledError", "KeyboardInterrupt"]
-TIMES = 20
-"""More than request_threads, handshake_workers and I/O threads have places."""
+TIMES = 9
+"""One more than request_threads has places; handshake_workers and I/O threads are fewer."""
 
 CALLBACKS = ["on_open", "on_message", "predicate", "on_close"]
 OF_THE_WS = ["ws.on_close", "ws.on_receive_message"]
