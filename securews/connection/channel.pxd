@@ -6,7 +6,7 @@ from securews.loop.loop cimport Loop, Owner
 cdef class Channel(Owner):
     cdef public object _released, _watched, _write_timer, _phase_timer, stream, write_timeout, phase
     cdef public bint _blocked, _continuing, _reading, _was_blocked
-    cdef public double _idle_since, blocked_at, received_at
+    cdef public double _idle_since, _progress_at, blocked_at, received_at
     cdef public Py_ssize_t _drain_left, _idle_reads, _in_kernel
     cdef public Consumer consumer
     cdef public Loop loop

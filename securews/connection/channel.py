@@ -44,6 +44,8 @@ IDLE_READS_SECONDS = 10.0
 """So many reads in a row that yield ciphertext but no plaintext, within these seconds: a flood."""
 MIN_PROGRESS = 1024
 """Bytes that a peer whose socket is full has to take in each `write_timeout`."""
+LOOKS = 20
+"""So often in each `write_timeout` the kernel is asked what the peer has taken."""
 
 
 class NoProgressError(TimeoutError):
@@ -93,6 +95,7 @@ class Channel(Owner):
         "_idle_since",
         "_in_kernel",
         "_phase_timer",
+        "_progress_at",
         "_reading",
         "_released",
         "_was_blocked",
@@ -132,6 +135,7 @@ class Channel(Owner):
         self.received_at = loop.now
         """When the peer last said something, or we began to listen again."""
         self.blocked_at = 0.0
+        self._progress_at = 0.0
         """When the socket was found full, while it is."""
         self._released: Callable[[Channel], None] | None = released
         self._reading = False
@@ -347,26 +351,27 @@ class Channel(Owner):
         self._update_interest()
         if self.write_timeout is not None:
             self._in_kernel = bytes_in_kernel(self.fd)
+            self._progress_at = self.loop.now
             if self._write_timer is None:
-                self._judge_at(self.blocked_at + self.write_timeout)
+                self._judge_later(self.write_timeout)
 
-    def _judge_at(self, when: float) -> None:
-        self._write_timer = self.loop.timers.call_at(when, self._judge_progress)
+    def _judge_later(self, seconds: float) -> None:
+        # Not once in `seconds`: what the peer took at the beginning would count at the end.
+        soon, due = self.loop.now + seconds / LOOKS, self._progress_at + seconds
+        self._write_timer = self.loop.timers.call_at(min(soon, due), self._judge_progress)
 
     def _judge_progress(self) -> None:
-        """The peer has had its time, if the socket was full through all of it."""
+        """Give up a peer whose socket has been full for `write_timeout` without progress."""
         self._write_timer = None
         now, seconds = self.loop.now, self.write_timeout
         if not self._blocked or seconds is None:
             return
-        if now < self.blocked_at + seconds:
-            self._judge_at(self.blocked_at + seconds)
-            return
         # While the socket is full nothing is added to what the kernel holds.
         in_kernel = bytes_in_kernel(self.fd)
         if self._in_kernel - in_kernel >= MIN_PROGRESS:
-            self._in_kernel = in_kernel
-            self._judge_at(now + seconds)
+            self._in_kernel, self._progress_at = in_kernel, now
+        if now < self._progress_at + seconds:
+            self._judge_later(seconds)
         else:
             self._break(
                 NoProgressError(f"the peer took less than {MIN_PROGRESS} bytes in {seconds:g} s")

@@ -151,7 +151,9 @@ class Compressing:
                 taken = sender.put(message.compressed(self._deflate))
             finally:
                 self._lock.release()
-        return _told(sender, taken)
+        if not taken:
+            sender.refused()
+        return taken
 
     def begin_stream(self, sender: Sender) -> Deflater | None:
         """Begin a message stream as `Sender.begin_stream`.
@@ -219,13 +221,7 @@ class Compressing:
                     self._context = None
             finally:
                 lock.release()
-        _told(sender, taken)
-
-
-def _told(sender: Sender, taken: bool) -> bool:
-    """Do what follows from it, without the context's lock."""
-    if taken:
-        sender.sent()
-    else:
-        sender.refused()
-    return taken
+        if taken:
+            sender.sent()
+        else:
+            sender.refused()

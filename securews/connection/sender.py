@@ -120,7 +120,8 @@ class Sender:
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Send an encoded message; raises as `send_message`."""
         if self._loop.on_loop_thread():
-            self._offer_here(frame)
+            if self._offer_here(frame):
+                self._flush_early()
         elif self._loop.on_io_thread():
             self.offer(frame)
         else:
@@ -128,6 +129,9 @@ class Sender:
 
     def offer(self, frame: bytes) -> bool:
         """Send an encoded message without waiting for the peer. False if it was dropped.
+
+        It leaves at the end of the turn: one that goes to many would be sent by a flush of its own
+        to each, and then the turn would look at each once more.
 
         Raises:
             ConnectionClosed: the connection is closing or closed; also when this peer has just
@@ -146,7 +150,6 @@ class Sender:
         if link.sending.size >= self._bound:
             self._flush_now()
         if link.offer(frame, self._hard_bound):
-            self._flush_early()
             return True
         self.refused()
         return False

@@ -188,6 +188,17 @@ def test_a_peer_that_takes_less_does_not(line, taken):
 
 
 @pytest.mark.promise(51)
+def test_a_peer_that_stops_has_its_write_timeout_from_the_last_bytes_it_took(line):
+    line.stream.room = 40_000
+    line.sends(bytes(60_000))
+    line.stream.in_kernel -= 20_000
+    line.bench.advance(TIMEOUT * 1.04, step=0.1)
+    assert line.channel.phase is Phase.OPEN
+    line.bench.advance(TIMEOUT * 0.03, step=0.1)
+    assert isinstance(line.consumer.error, NoProgressError)
+
+
+@pytest.mark.promise(51)
 def test_one_byte_now_and_then_holds_nothing_for_ever(line):
     line.stream.room = 40_000
     line.sends(bytes(60_000))

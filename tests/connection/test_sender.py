@@ -229,17 +229,27 @@ def test_on_another_loop_nobody_is_slow_before_its_own_loop_had_a_turn(bench):
 
 def test_what_is_much_or_late_in_a_callback_leaves_at_once(bench):
     peer = bench.open()
-    offer(peer, b"little and early")
+    send = peer.connection.sender.send_message
+    send(Opcode.BINARY, b"little and early")
     assert not peer.stream.sent
-    offer(peer, bytes(EARLY_BYTES))
+    send(Opcode.BINARY, bytes(EARLY_BYTES))
     assert len(peer.data) == 2
     bench.settle()
     bench.loop.now = bench.clock()
-    offer(peer, b"early")
+    send(Opcode.BINARY, b"early")
     assert len(peer.data) == 2
     bench.clock.now += 2 * EARLY_SECONDS
-    offer(peer, b"late")
+    send(Opcode.BINARY, b"late")
     assert len(peer.data) == 4
+
+
+def test_what_goes_to_many_leaves_at_the_end_of_the_turn(bench):
+    peer = bench.open()
+    bench.clock.now += 2 * EARLY_SECONDS
+    offer(peer, bytes(EARLY_BYTES + 1))
+    assert not peer.stream.sent
+    bench.settle()
+    assert len(peer.data) == 1
 
 
 def test_what_breaks_in_a_callback_is_told_in_the_turn(bench):
