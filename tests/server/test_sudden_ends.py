@@ -168,7 +168,7 @@ def test_a_server_that_gets_no_thread_frees_its_port(monkeypatch):
 # -- a program that just ends ------------------------------------------------------------------
 
 PROGRAM = """
-import atexit, os, sys, threading, time
+import atexit, os, sys, threading, time, warnings
 import securews
 
 opened, last = threading.Event(), []
@@ -218,6 +218,7 @@ if end == "in with":
     with securews.serve(0, handler, tls=False):
         sys.exit(3)
 if end == "fork":
+    warnings.simplefilter("ignore")  # of Python 3.12: this process has threads
     child = os.fork()
     if child == 0:
         sys.exit(0)
