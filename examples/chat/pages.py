@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 import securews
-from examples.chat.gate import Gate, TooManyFailuresError, WrongPasswordError, address_of
+from examples.chat.gate import Gate, TryLaterError, WrongPasswordError, address_of
 from examples.chat.sessions import COOKIE
 
 __all__ = ["add_pages"]
@@ -61,9 +61,8 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
         except WrongPasswordError:
             # Not 401: that must come with a challenge, to which a browser opens its own dialog.
             return login_page(403, "That is not the right name and password.", name[:64])
-        except TooManyFailuresError as error:
-            note = f"Too many wrong passwords. Please try again in {_span(error.seconds)}."
-            return login_page(429, note, name[:64], **{"Retry-After": str(error.seconds)})
+        except TryLaterError as error:
+            return login_page(429, str(error), name[:64], **{"Retry-After": str(error.seconds)})
         response = _see("/")
         gate.sessions.set_cookie(response.headers, session)
         return response
@@ -106,9 +105,3 @@ def _add_file(server: securews.WebSocketServer, path: str, file: str, kind: str)
 def _see(path: str) -> securews.Response:
     """Go there with GET (RFC 9110, section 15.4.4)."""
     return securews.Response(303, {"Location": path})
-
-
-def _span(seconds: int) -> str:
-    if seconds == 1:
-        return "a second"
-    return f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import re
+import threading
 from urllib.parse import urlencode
 
 import pytest
@@ -13,6 +14,7 @@ from support import TIMEOUT, eventually
 
 import securews
 from examples.chat.app import chat_server
+from examples.chat.gate import TryLaterError
 from examples.chat.room import LONGEST_TEXT
 from examples.chat.sessions import COOKIE, Sessions
 from examples.chat.users import Users
@@ -86,6 +88,10 @@ def event(ws, kind):
         found = json.loads(ws.recv(timeout=TIMEOUT))
         if found["type"] == kind:
             return found
+
+
+def gate_of(chat):
+    return chat.server._core.router.handlers[0]._gate
 
 
 def say(ws, text, key="k1"):
@@ -168,6 +174,83 @@ def test_from_the_fifth_failure_on_it_is_429_with_the_time_to_wait_and_no_thread
         answers = guessers.map(lambda _: chat.log_in("alice", "wrong wrong").status, range(20))
         assert set(answers) == {429}
     assert chat.log_in("bob").status == 303
+
+
+@pytest.fixture
+def hashes(monkeypatch):
+    """Counts hashes, and makes each of them a cheap wrong one."""
+    counted = []
+
+    def count(password, kept):
+        counted.append(kept)
+        return False
+
+    monkeypatch.setattr("examples.chat.users.password_fits", count)
+    return counted
+
+
+def test_made_up_names_are_429_from_the_twenty_first_attempt_on_and_cost_no_hash(chat, hashes):
+    answers = [chat.log_in(f"user-{number}", "wrong wrong") for number in range(22)]
+    assert [answer.status for answer in answers] == [403] * 20 + [429] * 2
+    response, page = chat.request("POST", "/login", form={"name": "user-22", "password": "x"})
+    assert response.status == 429
+    assert 30 <= int(response.headers["Retry-After"]) <= 60
+    assert re.search(r"Too many attempts from your address. Please try again in \d\d sec", page)
+    with pytest.raises(securews.HandshakeError) as refused:
+        chat.connect(authorization=basic("user-23", "wrong wrong"))
+    assert refused.value.status == 429
+    assert 30 <= int(refused.value.headers["Retry-After"]) <= 60
+    assert refused.value.body.startswith(b"Too many attempts from your address. Please try again")
+    assert len(hashes) == 20
+
+
+def test_at_another_address_a_right_password_comes_in_meanwhile(chat):
+    gate = gate_of(chat)
+    for _ in range(20):
+        gate.address_limit.begin("192.0.2.1")
+    with pytest.raises(TryLaterError):
+        gate.log_in("alice", PASSWORDS["alice"], "192.0.2.1")
+    assert chat.log_in("alice").status == 303
+
+
+def test_two_wait_for_the_hash_that_runs_and_more_are_429_at_once(chat, monkeypatch):
+    running, most, lock = 0, 0, threading.Lock()
+    go_on = threading.Event()
+
+    def hash_slowly(password, kept):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert go_on.wait(TIMEOUT)
+        with lock:
+            running -= 1
+        return True
+
+    monkeypatch.setattr("examples.chat.users.password_fits", hash_slowly)
+    with concurrent.futures.ThreadPoolExecutor(3) as people:
+        served = [people.submit(chat.log_in, "alice") for _ in range(3)]
+        eventually(lambda: gate_of(chat).hashing._places._value == 0)
+        form = {"name": "bob", "password": PASSWORDS["bob"]}
+        for _ in range(50):
+            response, page = chat.request("POST", "/login", form=form)
+            assert (response.status, response.headers["Retry-After"]) == (429, "1")
+            assert "Many people are logging in just now. Please try again in a second." in page
+        go_on.set()
+        assert [answer.result().status for answer in served] == [303] * 3
+    assert most == 1
+    assert chat.log_in("bob").status == 303  # what was not looked at did not count
+
+
+def test_what_an_address_may_still_try_does_not_tell_that_a_guess_was_right(chat, monkeypatch):
+    """A right password among many at once is answered like a wrong one, and counts like one."""
+    gate = gate_of(chat)
+    monkeypatch.setattr("examples.chat.users.password_fits", lambda *_: True)
+    monkeypatch.setattr(gate.throttle, "succeeded", lambda *_: 30)
+    for number in range(21):
+        with pytest.raises(TryLaterError) as later:
+            gate.log_in("alice", PASSWORDS["alice"], "192.0.2.1")
+        assert ("your address" in str(later.value)) == (number == 20)
 
 
 def test_a_session_that_stands_is_not_locked_out_by_failures(chat):
@@ -319,15 +402,15 @@ def test_logging_out_closes_all_connections_of_that_user_and_of_nobody_else(chat
 
 def test_who_logs_out_while_a_connection_opens_finds_it_closed(chat, monkeypatch):
     cookie = chat.cookie_of("alice")
-    room = chat.server._core.router.handlers[0]
-    admit = room._gate.admit
+    gate = gate_of(chat)
+    admit = gate.admit
 
     def admit_and_log_out(request, response_headers):
         session = admit(request, response_headers)
         chat.users.end_sessions("alice")
         return session
 
-    monkeypatch.setattr(room._gate, "admit", admit_and_log_out)
+    monkeypatch.setattr(gate, "admit", admit_and_log_out)
     with chat.connect(cookie=cookie) as ws:
         with pytest.raises(securews.ConnectionClosedError) as ended:
             ws.recv(timeout=TIMEOUT)
