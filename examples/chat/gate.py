@@ -50,6 +50,8 @@ class Gate:
         """
         _wait("Too many wrong passwords.", self.throttle.wait(name, address))
         _wait("Too many attempts from your address.", self.address_limit.begin(address))
+        # Before the hash: whose password changes meanwhile begins no session by the old one.
+        generation = self.users.generation(name)
         try:
             with self.hashing.held():
                 user = self.users.check_password(name, password)
@@ -62,7 +64,7 @@ class Gate:
         _wait("Too many wrong passwords.", self.throttle.succeeded(name, address))
         # Not before: what an address may still try must not tell that a guess was right.
         self.address_limit.succeeded(address)
-        return self.sessions.begin(user)
+        return self.sessions.begin(user, generation)
 
     def log_out(self, name: str) -> None:
         """End every session of `name`: cookies and tokens."""
@@ -95,21 +97,6 @@ class Gate:
                 challenges.append(("WWW-Authenticate", 'Basic realm="chat", charset="UTF-8"'))
             raise securews.Reject(401, challenges)
         return session
-
-    def still_admitted(self, request: securews.Request) -> bool:
-        """Whether what `admit` went by still holds. Hashes nothing: any thread may ask.
-
-        A log-out that comes between `admit` and the moment the connection is open finds no
-        connection to close.
-        """
-        if self.session_of(request) is not None:
-            return True
-        authorization = request.authorization
-        if authorization is None:
-            return False
-        if authorization.token is not None:
-            return self.sessions.check(authorization.token, "token") is not None
-        return True  # name and password: logging out does not change them
 
     def _by_authorization(self, request: securews.Request) -> Session | None:
         authorization = request.authorization

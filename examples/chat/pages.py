@@ -9,6 +9,7 @@ from pathlib import Path
 
 import securews
 from examples.chat.gate import Gate, TryLaterError, WrongPasswordError, address_of
+from examples.chat.revocation import Revocation
 from examples.chat.sessions import COOKIE
 
 __all__ = ["add_pages"]
@@ -26,7 +27,7 @@ _NOTES = {
 }
 
 
-def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
+def add_pages(server: securews.WebSocketServer, gate: Gate, revocation: Revocation) -> None:
     """Register every page of the chat."""
     login = string.Template((_STATIC / "login.html").read_text(encoding="utf-8"))
     chat = (_STATIC / "chat.html").read_bytes()
@@ -73,7 +74,7 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
         if session is not None:
             # First the sessions, then the connections: none of them can come back in between.
             gate.log_out(session.name)
-            server.close_where(lambda ws: ws.identity == session.name, 1008, "logged out")
+            revocation.close_ended()
         response = _see("/login?out")
         response.headers.delete_cookie(COOKIE)
         return response

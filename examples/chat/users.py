@@ -36,7 +36,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 class _User(TypedDict):
     password: PasswordHash
-    # Cookies and tokens name the generation they were made in: a new one ends them all.
+    # Cookies, tokens and open connections are of the generation they were made in: a new one ends
+    # them all. Whatever changes what a user knows or may do begins a new one.
     generation: str
 
 
@@ -66,7 +67,7 @@ class Users:
         Raises:
             ValueError: a name or a password that does not fit; the text says what does.
         """
-        kept = name.strip().lower()
+        kept = _as_kept(name)
         if not _NAME.fullmatch(kept):
             raise ValueError(
                 "a name is 1 to 32 of a-z 0-9 . _ - and begins with a letter or a digit"
@@ -86,7 +87,7 @@ class Users:
         Each function and cost in the file is gone through once, whoever the user is: how long it
         takes tells nobody who exists, or whose hash is an old one.
         """
-        kept = name.strip().lower()
+        kept = _as_kept(name)
         users = self._load()
         user = users.get(kept)
         if len(password) > LONGEST_PASSWORD:
@@ -100,7 +101,7 @@ class Users:
 
     def generation(self, name: str) -> str | None:
         """What the cookies and tokens of `name` must carry; None where there is no such user."""
-        user = self._load().get(name)
+        user = self._load().get(_as_kept(name))
         return None if user is None else user["generation"]
 
     def end_sessions(self, name: str) -> None:
@@ -109,12 +110,18 @@ class Users:
             if name in users:
                 users[name]["generation"] = secrets.token_urlsafe(12)
 
-    def _load(self) -> dict[str, _User]:
+    def version(self) -> tuple[int, ...] | None:
+        """Another one after each change of the file; None where there is no file."""
         try:
             facts = self._path.stat()
         except FileNotFoundError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+    def _load(self) -> dict[str, _User]:
+        seen = self.version()
+        if seen is None:
             return {}
-        seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
         with self._lock:
             if seen != self._seen:
                 self._users = _read(self._path)
@@ -134,6 +141,10 @@ class Users:
             write_private(self._path, json.dumps(users, indent=1).encode())
         finally:
             os.close(descriptor)
+
+
+def _as_kept(name: str) -> str:
+    return name.strip().lower()
 
 
 def _read(path: Path) -> dict[str, _User]:

@@ -5,8 +5,10 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import os
 import re
 import threading
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -316,7 +318,7 @@ def test_cookie_password_and_token_each_say_who_speaks(chat):
     for way in ways:
         with chat.connect(**way) as ws:
             assert event(ws, "welcome")["you"] == "alice"
-            assert {ws.identity for ws in chat.server.connections} == {"alice"}
+            assert {ws.identity.name for ws in chat.server.connections} == {"alice"}
         eventually(lambda: not chat.server.connections)
 
 
@@ -415,6 +417,76 @@ def test_who_logs_out_while_a_connection_opens_finds_it_closed(chat, monkeypatch
         with pytest.raises(securews.ConnectionClosedError) as ended:
             ws.recv(timeout=TIMEOUT)
         assert (ended.value.code, ended.value.reason) == (1008, "logged out")
+
+
+def ended(ws):
+    """How the server ends this connection."""
+    with pytest.raises(securews.ConnectionClosedError) as error:
+        while True:
+            ws.recv(timeout=TIMEOUT)
+    return error.value.code, error.value.reason
+
+
+@pytest.mark.promise(20)
+def test_a_new_password_closes_the_connections_of_its_user_within_two_seconds(chat):
+    """As `add-user` gives it beside the server, of which nobody tells the server."""
+    sessions = Sessions(chat.data / "session-key", chat.users)
+    token = sessions.seal(sessions.begin("alice"), "token")
+    with (
+        chat.connect(cookie=chat.cookie_of("alice")) as first,
+        chat.connect(authorization=basic("alice", PASSWORDS["alice"])) as second,
+        chat.connect(authorization=f"Bearer {token}") as third,
+        chat.connect(cookie=chat.cookie_of("bob")) as bob,
+    ):
+        for ws in (first, second, third, bob):
+            event(ws, "welcome")
+        Users(chat.data / "users.json").set_password("alice", PASSWORDS["alice"])
+        began = time.monotonic()
+        for ws in (first, second, third):
+            assert ended(ws) == (1008, "logged out")
+        assert time.monotonic() - began < 2
+        say(bob, "still here")
+        assert event(bob, "said")["text"] == "still here"
+
+
+def test_who_is_no_user_any_more_is_out(chat):
+    Users(chat.data / "users.json").set_password("carol", "correct horse")
+    with chat.connect(authorization=basic("carol", "correct horse")) as ws:
+        event(ws, "welcome")
+        with chat.users._change() as users:
+            del users["carol"]
+        assert ended(ws) == (1008, "logged out")
+
+
+def test_a_password_that_was_changed_while_it_was_checked_begins_no_session(chat, monkeypatch):
+    def fits_an_old_one(password, kept):
+        chat.users.set_password("alice", PASSWORDS["alice"])
+        return True
+
+    monkeypatch.setattr("examples.chat.users.password_fits", fits_an_old_one)
+    with chat.connect(authorization=basic("alice", "known to a thief")) as ws:
+        assert ended(ws) == (1008, "logged out")
+    cookie = cookie_in(chat.log_in("alice", "known to a thief").headers)
+    assert json.loads(chat.request("GET", "/me", cookie=cookie)[1]) == {"name": None}
+
+
+def test_while_the_users_cannot_be_read_nobody_is_closed_and_the_log_says_so_once(chat, caplog):
+    cookie = chat.cookie_of("alice")
+    path = chat.data / "users.json"
+    with chat.connect(cookie=cookie) as alice, chat.connect(cookie=chat.cookie_of("bob")) as bob:
+        for ws in (alice, bob):
+            event(ws, "welcome")
+        path.chmod(0o644)
+        os.utime(path)
+        told = "whose session has ended is not known"
+        eventually(lambda: told in caplog.text)
+        say(alice, "still here")
+        assert event(bob, "said")["text"] == "still here"
+        path.chmod(0o600)
+        chat.users.set_password("alice", PASSWORDS["alice"])
+        assert ended(alice) == (1008, "logged out")
+    assert caplog.text.count(told) == 1
+    assert f"chmod 600 {path}" in caplog.text
 
 
 @pytest.mark.parametrize(
