@@ -66,7 +66,7 @@ def refusal(error: securews.HandshakeError) -> str:
     if error.status == 401:
         return "that is not the right name and password, or the token is too old"
     if error.status == 429:
-        return f"too many wrong passwords; try again in {error.headers['Retry-After']} seconds"
+        return f"too many attempts; try again in {error.headers['Retry-After']} seconds"
     return str(error)
 
 

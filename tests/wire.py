@@ -119,12 +119,15 @@ class WireClient:
         *,
         server_name: str = "localhost",
         receive_buffer: int | None = None,
+        source: str | None = None,
     ) -> None:
         raw = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         if receive_buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         raw.settimeout(10)
         try:
+            if source is not None:
+                raw.bind((source, 0))
             raw.connect(address[:2])
             self.socket = (
                 raw

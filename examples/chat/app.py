@@ -7,6 +7,7 @@ from pathlib import Path
 import securews
 from examples.chat.gate import Gate
 from examples.chat.pages import add_pages
+from examples.chat.revocation import Revocation
 from examples.chat.room import Room
 
 __all__ = ["chat_server"]
@@ -31,6 +32,7 @@ def chat_server(
         server = securews.serve(port, host=host)
     else:
         server = securews.serve(port, host=host, tls=tls)
-    server.register_handler("*", "/chat", Room(gate))
-    add_pages(server, gate)
+    revocation = Revocation(server, gate.users, gate.sessions)
+    server.register_handler("*", "/chat", Room(gate, revocation))
+    add_pages(server, gate, revocation)
     return server

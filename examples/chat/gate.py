@@ -5,22 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import securews
+from examples.chat.attempts import AddressLimit, BusyError, OneAtATime
 from examples.chat.sessions import COOKIE, Session, Sessions
 from examples.chat.throttle import Throttle
 from examples.chat.users import Users
 
-__all__ = ["Gate", "TooManyFailuresError", "WrongPasswordError", "address_of"]
+__all__ = ["Gate", "TryLaterError", "WrongPasswordError", "address_of"]
 
 
 class WrongPasswordError(Exception):
     """No such user, or not that password; which of them is not said."""
 
 
-class TooManyFailuresError(Exception):
-    """Too many wrong passwords from this address for this user; `seconds` are left to wait."""
+class TryLaterError(Exception):
+    """No password is looked at now: the text says why; `seconds` are left to wait."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many failures: {seconds} s to wait")
+    def __init__(self, why: str, seconds: int) -> None:
+        super().__init__(f"{why} Please try again in {_span(seconds)}.")
         self.seconds = seconds
 
 
@@ -35,26 +36,35 @@ class Gate:
         self.users = Users(data / "users.json")
         self.sessions = Sessions(data / "session-key", self.users)
         self.throttle = Throttle()
+        self.address_limit = AddressLimit()
+        # Threads that wait for a hash are taken from the pages (`request_threads`).
+        self.hashing = OneAtATime(waiting=2)
 
     def log_in(self, name: str, password: str, address: str) -> Session:
         """A new session for who knows the password.
 
         Raises:
             WrongPasswordError: one of the first few failures.
-            TooManyFailuresError: the fifth, or one that came within the wait.
+            TryLaterError: too many failures for this name, too many attempts from this address,
+                or too many people who log in at this moment.
         """
-        if seconds := self.throttle.wait(name, address):
-            raise TooManyFailuresError(seconds)
-        user = self.users.check_password(name, password)
+        _wait("Too many wrong passwords.", self.throttle.wait(name, address))
+        _wait("Too many attempts from your address.", self.address_limit.begin(address))
+        # Before the hash: whose password changes meanwhile begins no session by the old one.
+        generation = self.users.generation(name)
+        try:
+            with self.hashing.held():
+                user = self.users.check_password(name, password)
+        except BusyError:
+            self.address_limit.withdrawn(address)
+            raise TryLaterError("Many people are logging in just now.", 1) from None
         if user is None:
-            seconds = self.throttle.failed(name, address)
-        else:
-            seconds = self.throttle.succeeded(name, address)
-        if seconds:
-            raise TooManyFailuresError(seconds)
-        if user is None:
+            _wait("Too many wrong passwords.", self.throttle.failed(name, address))
             raise WrongPasswordError
-        return self.sessions.begin(user)
+        _wait("Too many wrong passwords.", self.throttle.succeeded(name, address))
+        # Not before: what an address may still try must not tell that a guess was right.
+        self.address_limit.succeeded(address)
+        return self.sessions.begin(user, generation)
 
     def log_out(self, name: str) -> None:
         """End every session of `name`: cookies and tokens."""
@@ -79,29 +89,14 @@ class Gate:
             session = self._by_authorization(request)
         except WrongPasswordError:
             session = None
-        except TooManyFailuresError as error:
-            raise securews.Reject(429, {"Retry-After": str(error.seconds)}) from error
+        except TryLaterError as error:
+            raise securews.Reject(429, {"Retry-After": str(error.seconds)}, f"{error}\n") from error
         if session is None:
             challenges = [("WWW-Authenticate", 'Bearer realm="chat"')]
             if request.origin is None:  # a browser would answer this one with a dialog of its own
                 challenges.append(("WWW-Authenticate", 'Basic realm="chat", charset="UTF-8"'))
             raise securews.Reject(401, challenges)
         return session
-
-    def still_admitted(self, request: securews.Request) -> bool:
-        """Whether what `admit` went by still holds. Hashes nothing: any thread may ask.
-
-        A log-out that comes between `admit` and the moment the connection is open finds no
-        connection to close.
-        """
-        if self.session_of(request) is not None:
-            return True
-        authorization = request.authorization
-        if authorization is None:
-            return False
-        if authorization.token is not None:
-            return self.sessions.check(authorization.token, "token") is not None
-        return True  # name and password: logging out does not change them
 
     def _by_authorization(self, request: securews.Request) -> Session | None:
         authorization = request.authorization
@@ -118,3 +113,14 @@ def address_of(request: securews.Request) -> str:
     """Where a request comes from, without the port."""
     address = request.remote_address
     return str(address[0]) if isinstance(address, tuple) else str(address)
+
+
+def _wait(why: str, seconds: int) -> None:
+    if seconds:
+        raise TryLaterError(why, seconds)
+
+
+def _span(seconds: int) -> str:
+    if seconds == 1:
+        return "a second"
+    return f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"

@@ -1,9 +1,11 @@
-"""How fast one connection may speak: a bucket of messages that fills up by itself."""
+"""How fast one connection may speak, and when it is one that does not listen."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+from examples.chat.bucket import Bucket
 
 __all__ = ["Pace"]
 
@@ -18,7 +20,7 @@ class Pace:
         clock: monotonic time, in seconds.
     """
 
-    __slots__ = ("_burst", "_clock", "_patience", "_rate", "_refused", "_tokens", "_when")
+    __slots__ = ("_bucket", "_patience", "_refused")
 
     def __init__(
         self,
@@ -28,25 +30,15 @@ class Pace:
         patience: int = 50,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rate = rate
-        self._burst = float(burst)
+        self._bucket = Bucket(rate=rate, burst=burst, clock=clock)
         self._patience = patience
-        self._clock = clock
-        self._tokens = float(burst)
         self._refused = 0
-        self._when = clock()
 
     def wait(self) -> float:
         """0 for a message that may pass; else the seconds until one may."""
-        now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._when) * self._rate)
-        self._when = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            self._refused = 0
-            return 0.0
-        self._refused += 1
-        return (1.0 - self._tokens) / self._rate
+        seconds = self._bucket.take()
+        self._refused = self._refused + 1 if seconds else 0
+        return seconds
 
     @property
     def ignored(self) -> bool:

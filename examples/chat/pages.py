@@ -8,7 +8,8 @@ import string
 from pathlib import Path
 
 import securews
-from examples.chat.gate import Gate, TooManyFailuresError, WrongPasswordError, address_of
+from examples.chat.gate import Gate, TryLaterError, WrongPasswordError, address_of
+from examples.chat.revocation import Revocation
 from examples.chat.sessions import COOKIE
 
 __all__ = ["add_pages"]
@@ -26,7 +27,7 @@ _NOTES = {
 }
 
 
-def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
+def add_pages(server: securews.WebSocketServer, gate: Gate, revocation: Revocation) -> None:
     """Register every page of the chat."""
     login = string.Template((_STATIC / "login.html").read_text(encoding="utf-8"))
     chat = (_STATIC / "chat.html").read_bytes()
@@ -61,9 +62,8 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
         except WrongPasswordError:
             # Not 401: that must come with a challenge, to which a browser opens its own dialog.
             return login_page(403, "That is not the right name and password.", name[:64])
-        except TooManyFailuresError as error:
-            note = f"Too many wrong passwords. Please try again in {_span(error.seconds)}."
-            return login_page(429, note, name[:64], **{"Retry-After": str(error.seconds)})
+        except TryLaterError as error:
+            return login_page(429, str(error), name[:64], **{"Retry-After": str(error.seconds)})
         response = _see("/")
         gate.sessions.set_cookie(response.headers, session)
         return response
@@ -74,7 +74,7 @@ def add_pages(server: securews.WebSocketServer, gate: Gate) -> None:
         if session is not None:
             # First the sessions, then the connections: none of them can come back in between.
             gate.log_out(session.name)
-            server.close_where(lambda ws: ws.identity == session.name, 1008, "logged out")
+            revocation.close_ended()
         response = _see("/login?out")
         response.headers.delete_cookie(COOKIE)
         return response
@@ -106,9 +106,3 @@ def _add_file(server: securews.WebSocketServer, path: str, file: str, kind: str)
 def _see(path: str) -> securews.Response:
     """Go there with GET (RFC 9110, section 15.4.4)."""
     return securews.Response(303, {"Location": path})
-
-
-def _span(seconds: int) -> str:
-    if seconds == 1:
-        return "a second"
-    return f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"

@@ -21,6 +21,8 @@ from typing import TypedDict
 import securews
 from examples.chat.gate import Gate
 from examples.chat.pace import Pace
+from examples.chat.revocation import Revocation
+from examples.chat.sessions import Session
 
 __all__ = ["LONGEST_TEXT", "Room", "Said"]
 
@@ -56,9 +58,10 @@ class Room(securews.EventWebSocketHandler):
     # 2000 characters are at most 24,000 bytes of JSON (each a pair of \uXXXX), and a little more.
     max_size = 32 << 10
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, revocation: Revocation) -> None:
         super().__init__()
         self._gate = gate
+        self._revocation = revocation
         self._lock = threading.Lock()  # I/O threads may be several on a free-threaded build
         self._connections: Counter[str] = Counter()
         # In order of speaking; by (name, key), to know a message that is sent again.
@@ -68,19 +71,22 @@ class Room(securews.EventWebSocketHandler):
 
     def accept(self, request: securews.Request, response_headers: securews.Headers) -> bool:
         """Let in who has a session or knows a password; say who it is."""
-        request.identity = self._gate.admit(request, response_headers).name
+        request.identity = self._gate.admit(request, response_headers)
         return True
 
     def on_open(self, ws: securews.Communicator) -> None:
         """Tell the newcomer what there is, and the others who came."""
-        name = str(ws.identity)
+        self._revocation.watch()
+        session = _session(ws)
+        name = session.name
         ws.state.pace = Pace()
         with self._lock:
             self._connections[name] += 1
             first = self._connections[name] == 1
             online = sorted(self._connections)
             history = list(self._history.values())
-        if not self._gate.still_admitted(ws.request):
+        # A log-out between `accept` and now has found no connection to close.
+        if not self._gate.sessions.stands(session):
             ws.close(1008, "logged out")
             return
         ws.send(_json({"type": "welcome", "you": name, "online": online, "history": history}))
@@ -101,7 +107,7 @@ class Room(securews.EventWebSocketHandler):
         elif seconds:
             ws.send(_json({"type": "wait", "key": key, "seconds": round(seconds, 3)}))
         else:
-            said, heard = self._said(str(ws.identity), key, text)
+            said, heard = self._said(_session(ws).name, key, text)
             if heard:
                 ws.send(_json(said))
             else:
@@ -109,7 +115,7 @@ class Room(securews.EventWebSocketHandler):
 
     def on_close(self, ws: securews.Communicator, code: int, reason: str) -> None:
         """Tell the others who left, when it was that user's last connection."""
-        name = str(ws.identity)
+        name = _session(ws).name
         with self._lock:
             self._connections[name] -= 1
             last = self._connections[name] == 0
@@ -117,6 +123,10 @@ class Room(securews.EventWebSocketHandler):
                 del self._connections[name]
         if last:
             ws.server.broadcast(_json({"type": "left", "name": name}))
+
+    def close(self) -> None:
+        """The server stops."""
+        self._revocation.stop()
 
     def _said(self, name: str, key: str, text: str) -> tuple[Said, bool]:
         """The message to pass on, and whether it was passed on before."""
@@ -137,6 +147,13 @@ class Room(securews.EventWebSocketHandler):
             if len(self._history) > _HISTORY:
                 self._history.popitem(last=False)
             return said, False
+
+
+def _session(ws: securews.Communicator) -> Session:
+    """What `accept` has set."""
+    session = ws.identity
+    assert isinstance(session, Session)
+    return session
 
 
 def _understood(message: str | bytes) -> tuple[str, str]:

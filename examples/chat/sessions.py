@@ -60,13 +60,18 @@ class Sessions:
         self._clock = clock
         self._fernet = Fernet(_key(key_file))
 
-    def begin(self, name: str) -> Session:
+    def begin(self, name: str, generation: str | None = None) -> Session:
         """Log `name` in; the password is the caller's business.
+
+        Args:
+            name: of the user.
+            generation: of the user when the password was checked; None is the current one.
 
         Raises:
             ValueError: there is no such user.
         """
-        generation = self._users.generation(name)
+        if generation is None:
+            generation = self._users.generation(name)
         if generation is None:
             raise ValueError(f"there is no user {name!r}")
         return Session(name, int(self._clock()), generation)

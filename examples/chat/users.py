@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TypedDict
 
 import securews
-from examples.chat.passwords import PasswordHash, hash_password, password_fits
+from examples.chat.passwords import (
+    PasswordHash,
+    can_check,
+    cost_of,
+    hash_password,
+    password_fits,
+)
 from examples.chat.private_files import make_private_directory, read_private, write_private
 
 __all__ = ["LONGEST_PASSWORD", "SHORTEST_PASSWORD", "Users"]
@@ -30,7 +36,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 class _User(TypedDict):
     password: PasswordHash
-    # Cookies and tokens name the generation they were made in: a new one ends them all.
+    # Cookies, tokens and open connections are of the generation they were made in: a new one ends
+    # them all. Whatever changes what a user knows or may do begins a new one.
     generation: str
 
 
@@ -46,8 +53,6 @@ class Users:
         self._lock = threading.Lock()
         self._seen: tuple[int, ...] | None = None
         self._users: dict[str, _User] = {}
-        # Checked in place of a hash when the user is unknown, so that the answer takes as long.
-        self._nobody = hash_password(secrets.token_hex())
 
     def names(self) -> list[str]:
         """The names of all users, sorted."""
@@ -62,7 +67,7 @@ class Users:
         Raises:
             ValueError: a name or a password that does not fit; the text says what does.
         """
-        kept = name.strip().lower()
+        kept = _as_kept(name)
         if not _NAME.fullmatch(kept):
             raise ValueError(
                 "a name is 1 to 32 of a-z 0-9 . _ - and begins with a letter or a digit"
@@ -77,17 +82,26 @@ class Users:
         return kept
 
     def check_password(self, name: str, password: str) -> str | None:
-        """The user's name if that is the password, else None. Takes about 50 ms either way."""
-        kept = name.strip().lower()
-        user = self._load().get(kept)
+        """The user's name if that is the password, else None. Hashes: slow, on purpose.
+
+        Each function and cost in the file is gone through once, whoever the user is: how long it
+        takes tells nobody who exists, or whose hash is an old one.
+        """
+        kept = _as_kept(name)
+        users = self._load()
+        user = users.get(kept)
         if len(password) > LONGEST_PASSWORD:
             password, user = "", None
-        fits = password_fits(password, self._nobody if user is None else user["password"])
-        return kept if fits and user is not None else None
+        hashes = [one["password"] for one in users.values() if can_check(one["password"])]
+        by_cost = {cost_of(hashed): hashed for hashed in hashes}
+        if user is not None:
+            by_cost[cost_of(user["password"])] = user["password"]
+        fitting = [hashed for hashed in by_cost.values() if password_fits(password, hashed)]
+        return kept if user is not None and user["password"] in fitting else None
 
     def generation(self, name: str) -> str | None:
         """What the cookies and tokens of `name` must carry; None where there is no such user."""
-        user = self._load().get(name)
+        user = self._load().get(_as_kept(name))
         return None if user is None else user["generation"]
 
     def end_sessions(self, name: str) -> None:
@@ -96,12 +110,18 @@ class Users:
             if name in users:
                 users[name]["generation"] = secrets.token_urlsafe(12)
 
-    def _load(self) -> dict[str, _User]:
+    def version(self) -> tuple[int, ...] | None:
+        """Another one after each change of the file; None where there is no file."""
         try:
             facts = self._path.stat()
         except FileNotFoundError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+    def _load(self) -> dict[str, _User]:
+        seen = self.version()
+        if seen is None:
             return {}
-        seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
         with self._lock:
             if seen != self._seen:
                 self._users = _read(self._path)
@@ -121,6 +141,10 @@ class Users:
             write_private(self._path, json.dumps(users, indent=1).encode())
         finally:
             os.close(descriptor)
+
+
+def _as_kept(name: str) -> str:
+    return name.strip().lower()
 
 
 def _read(path: Path) -> dict[str, _User]:

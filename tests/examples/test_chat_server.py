@@ -5,7 +5,10 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import os
 import re
+import threading
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -13,6 +16,7 @@ from support import TIMEOUT, eventually
 
 import securews
 from examples.chat.app import chat_server
+from examples.chat.gate import TryLaterError
 from examples.chat.room import LONGEST_TEXT
 from examples.chat.sessions import COOKIE, Sessions
 from examples.chat.users import Users
@@ -86,6 +90,10 @@ def event(ws, kind):
         found = json.loads(ws.recv(timeout=TIMEOUT))
         if found["type"] == kind:
             return found
+
+
+def gate_of(chat):
+    return chat.server._core.router.handlers[0]._gate
 
 
 def say(ws, text, key="k1"):
@@ -170,6 +178,83 @@ def test_from_the_fifth_failure_on_it_is_429_with_the_time_to_wait_and_no_thread
     assert chat.log_in("bob").status == 303
 
 
+@pytest.fixture
+def hashes(monkeypatch):
+    """Counts hashes, and makes each of them a cheap wrong one."""
+    counted = []
+
+    def count(password, kept):
+        counted.append(kept)
+        return False
+
+    monkeypatch.setattr("examples.chat.users.password_fits", count)
+    return counted
+
+
+def test_made_up_names_are_429_from_the_twenty_first_attempt_on_and_cost_no_hash(chat, hashes):
+    answers = [chat.log_in(f"user-{number}", "wrong wrong") for number in range(22)]
+    assert [answer.status for answer in answers] == [403] * 20 + [429] * 2
+    response, page = chat.request("POST", "/login", form={"name": "user-22", "password": "x"})
+    assert response.status == 429
+    assert 30 <= int(response.headers["Retry-After"]) <= 60
+    assert re.search(r"Too many attempts from your address. Please try again in \d\d sec", page)
+    with pytest.raises(securews.HandshakeError) as refused:
+        chat.connect(authorization=basic("user-23", "wrong wrong"))
+    assert refused.value.status == 429
+    assert 30 <= int(refused.value.headers["Retry-After"]) <= 60
+    assert refused.value.body.startswith(b"Too many attempts from your address. Please try again")
+    assert len(hashes) == 20
+
+
+def test_at_another_address_a_right_password_comes_in_meanwhile(chat):
+    gate = gate_of(chat)
+    for _ in range(20):
+        gate.address_limit.begin("192.0.2.1")
+    with pytest.raises(TryLaterError):
+        gate.log_in("alice", PASSWORDS["alice"], "192.0.2.1")
+    assert chat.log_in("alice").status == 303
+
+
+def test_two_wait_for_the_hash_that_runs_and_more_are_429_at_once(chat, monkeypatch):
+    running, most, lock = 0, 0, threading.Lock()
+    go_on = threading.Event()
+
+    def hash_slowly(password, kept):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert go_on.wait(TIMEOUT)
+        with lock:
+            running -= 1
+        return True
+
+    monkeypatch.setattr("examples.chat.users.password_fits", hash_slowly)
+    with concurrent.futures.ThreadPoolExecutor(3) as people:
+        served = [people.submit(chat.log_in, "alice") for _ in range(3)]
+        eventually(lambda: gate_of(chat).hashing._places._value == 0)
+        form = {"name": "bob", "password": PASSWORDS["bob"]}
+        for _ in range(50):
+            response, page = chat.request("POST", "/login", form=form)
+            assert (response.status, response.headers["Retry-After"]) == (429, "1")
+            assert "Many people are logging in just now. Please try again in a second." in page
+        go_on.set()
+        assert [answer.result().status for answer in served] == [303] * 3
+    assert most == 1
+    assert chat.log_in("bob").status == 303  # what was not looked at did not count
+
+
+def test_what_an_address_may_still_try_does_not_tell_that_a_guess_was_right(chat, monkeypatch):
+    """A right password among many at once is answered like a wrong one, and counts like one."""
+    gate = gate_of(chat)
+    monkeypatch.setattr("examples.chat.users.password_fits", lambda *_: True)
+    monkeypatch.setattr(gate.throttle, "succeeded", lambda *_: 30)
+    for number in range(21):
+        with pytest.raises(TryLaterError) as later:
+            gate.log_in("alice", PASSWORDS["alice"], "192.0.2.1")
+        assert ("your address" in str(later.value)) == (number == 20)
+
+
 def test_a_session_that_stands_is_not_locked_out_by_failures(chat):
     cookie = chat.cookie_of("alice")
     for _ in range(5):
@@ -233,7 +318,7 @@ def test_cookie_password_and_token_each_say_who_speaks(chat):
     for way in ways:
         with chat.connect(**way) as ws:
             assert event(ws, "welcome")["you"] == "alice"
-            assert {ws.identity for ws in chat.server.connections} == {"alice"}
+            assert {ws.identity.name for ws in chat.server.connections} == {"alice"}
         eventually(lambda: not chat.server.connections)
 
 
@@ -319,19 +404,89 @@ def test_logging_out_closes_all_connections_of_that_user_and_of_nobody_else(chat
 
 def test_who_logs_out_while_a_connection_opens_finds_it_closed(chat, monkeypatch):
     cookie = chat.cookie_of("alice")
-    room = chat.server._core.router.handlers[0]
-    admit = room._gate.admit
+    gate = gate_of(chat)
+    admit = gate.admit
 
     def admit_and_log_out(request, response_headers):
         session = admit(request, response_headers)
         chat.users.end_sessions("alice")
         return session
 
-    monkeypatch.setattr(room._gate, "admit", admit_and_log_out)
+    monkeypatch.setattr(gate, "admit", admit_and_log_out)
     with chat.connect(cookie=cookie) as ws:
         with pytest.raises(securews.ConnectionClosedError) as ended:
             ws.recv(timeout=TIMEOUT)
         assert (ended.value.code, ended.value.reason) == (1008, "logged out")
+
+
+def ended(ws):
+    """How the server ends this connection."""
+    with pytest.raises(securews.ConnectionClosedError) as error:
+        while True:
+            ws.recv(timeout=TIMEOUT)
+    return error.value.code, error.value.reason
+
+
+@pytest.mark.promise(20)
+def test_a_new_password_closes_the_connections_of_its_user_within_two_seconds(chat):
+    """As `add-user` gives it beside the server, of which nobody tells the server."""
+    sessions = Sessions(chat.data / "session-key", chat.users)
+    token = sessions.seal(sessions.begin("alice"), "token")
+    with (
+        chat.connect(cookie=chat.cookie_of("alice")) as first,
+        chat.connect(authorization=basic("alice", PASSWORDS["alice"])) as second,
+        chat.connect(authorization=f"Bearer {token}") as third,
+        chat.connect(cookie=chat.cookie_of("bob")) as bob,
+    ):
+        for ws in (first, second, third, bob):
+            event(ws, "welcome")
+        Users(chat.data / "users.json").set_password("alice", PASSWORDS["alice"])
+        began = time.monotonic()
+        for ws in (first, second, third):
+            assert ended(ws) == (1008, "logged out")
+        assert time.monotonic() - began < 2
+        say(bob, "still here")
+        assert event(bob, "said")["text"] == "still here"
+
+
+def test_who_is_no_user_any_more_is_out(chat):
+    Users(chat.data / "users.json").set_password("carol", "correct horse")
+    with chat.connect(authorization=basic("carol", "correct horse")) as ws:
+        event(ws, "welcome")
+        with chat.users._change() as users:
+            del users["carol"]
+        assert ended(ws) == (1008, "logged out")
+
+
+def test_a_password_that_was_changed_while_it_was_checked_begins_no_session(chat, monkeypatch):
+    def fits_an_old_one(password, kept):
+        chat.users.set_password("alice", PASSWORDS["alice"])
+        return True
+
+    monkeypatch.setattr("examples.chat.users.password_fits", fits_an_old_one)
+    with chat.connect(authorization=basic("alice", "known to a thief")) as ws:
+        assert ended(ws) == (1008, "logged out")
+    cookie = cookie_in(chat.log_in("alice", "known to a thief").headers)
+    assert json.loads(chat.request("GET", "/me", cookie=cookie)[1]) == {"name": None}
+
+
+def test_while_the_users_cannot_be_read_nobody_is_closed_and_the_log_says_so_once(chat, caplog):
+    cookie = chat.cookie_of("alice")
+    path = chat.data / "users.json"
+    with chat.connect(cookie=cookie) as alice, chat.connect(cookie=chat.cookie_of("bob")) as bob:
+        for ws in (alice, bob):
+            event(ws, "welcome")
+        path.chmod(0o644)
+        os.utime(path)
+        told = "whose session has ended is not known"
+        eventually(lambda: told in caplog.text)
+        say(alice, "still here")
+        assert event(bob, "said")["text"] == "still here"
+        path.chmod(0o600)
+        chat.users.set_password("alice", PASSWORDS["alice"])
+        assert ended(alice) == (1008, "logged out")
+    assert caplog.text.count(told) == 1
+    assert f"chmod 600 {path}" in caplog.text
 
 
 @pytest.mark.parametrize(

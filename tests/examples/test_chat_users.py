@@ -1,6 +1,8 @@
 import json
 import stat
+import sys
 import threading
+import time
 
 import pytest
 
@@ -126,38 +128,113 @@ def test_many_writers_lose_no_user(path):
     assert Users(path).names() == names
 
 
+CHEAP = {
+    "argon2id": {"memory": 64, "passes": 1, "lanes": 1},
+    "scrypt": {"n": 16, "r": 8, "p": 1},
+}
+
+
+def set_hashed_by(users, name, function, monkeypatch):
+    if function == "argon2id" and not passwords._HAVE_ARGON2ID:
+        pytest.skip("this build of cryptography has no Argon2id")
+    monkeypatch.setattr(passwords, "_PREFERRED", (function, CHEAP[function]))
+    users.set_password(name, GOOD)
+
+
 @pytest.mark.promise(37)
-def test_an_unknown_user_costs_the_same_hash_as_a_known_one(path, monkeypatch):
+def test_whoever_is_asked_for_each_function_in_the_file_is_gone_through(path, monkeypatch):
+    """Else the time that an answer takes tells who exists, or whose hash is an old one."""
     users = Users(path)
-    users.set_password("alice", GOOD)
+    for name, function in (("alice", "argon2id"), ("bob", "scrypt"), ("carol", "scrypt")):
+        set_hashed_by(users, name, function, monkeypatch)
     hashed = []
 
     def counted(password, kept):
-        hashed.append((kept["function"], kept["costs"]))
+        hashed.append(passwords.cost_of(kept))
         return passwords.password_fits(password, kept)
 
     monkeypatch.setattr("examples.chat.users.password_fits", counted)
-    for name, password in (("alice", "wrong wrong"), ("nobody", GOOD), ("nobody", "x" * 999)):
-        assert users.check_password(name, password) is None
-    assert len(hashed) == 3
-    assert hashed[0] == hashed[1] == hashed[2]
+    for name, password in (
+        ("alice", "wrong wrong"),
+        ("bob", "wrong wrong"),
+        ("nobody", GOOD),
+        ("alice", "x" * 999),
+        ("alice", GOOD),
+        ("carol", GOOD),
+    ):
+        hashed.clear()
+        right = password == GOOD and name != "nobody"
+        assert users.check_password(name, password) == (name if right else None)
+        assert sorted(str(cost[0]) for cost in hashed) == ["argon2id", "scrypt"], name
+
+
+def test_the_password_of_another_user_is_none(path):
+    users = Users(path)
+    users.set_password("alice", GOOD)
+    users.set_password("bob", "another one")
+    assert users.check_password("alice", "another one") is None
+    assert users.check_password("bob", GOOD) is None
+
+
+def test_a_hash_that_cannot_be_checked_here_keeps_nobody_else_out(path, monkeypatch):
+    users = Users(path)
+    set_hashed_by(users, "alice", "argon2id", monkeypatch)
+    set_hashed_by(users, "bob", "scrypt", monkeypatch)
+    monkeypatch.setattr(passwords, "_HAVE_ARGON2ID", False)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.kdf.argon2", None)
+    assert users.check_password("bob", GOOD) == "bob"
+    assert users.check_password("nobody", GOOD) is None
+    with pytest.raises(ImportError):
+        users.check_password("alice", GOOD)
 
 
 @pytest.mark.parametrize(
-    ("function", "costs"),
-    [
-        ("argon2id", {"memory": 64, "passes": 1, "lanes": 1}),
-        ("scrypt", {"n": 16, "r": 8, "p": 1}),
-    ],
+    ("version", "function"),
+    [("43.0.3", "scrypt"), ("49.0.0", "scrypt"), ("50.0.0", "argon2id"), ("51.1", "argon2id")],
 )
-def test_hashes_of_both_functions_and_of_other_costs_are_checked(monkeypatch, function, costs):
-    if function == "argon2id" and not passwords._have_argon2id():
+def test_argon2id_is_for_a_cryptography_that_gives_the_gil_up(monkeypatch, version, function):
+    monkeypatch.setattr(passwords, "_HAVE_ARGON2ID", True)
+    assert passwords._preferred(version)[0] == function
+
+
+def test_without_argon2id_it_is_scrypt_whatever_the_version(monkeypatch):
+    monkeypatch.setattr(passwords, "_HAVE_ARGON2ID", False)
+    assert passwords._preferred("50.0.0")[0] == "scrypt"
+
+
+@pytest.mark.parametrize("preferred", [passwords._PREFERRED, ("scrypt", passwords._SCRYPT_COSTS)])
+def test_other_threads_run_while_a_password_is_hashed(monkeypatch, preferred):
+    monkeypatch.setattr(passwords, "_PREFERRED", preferred)
+    thread = threading.Thread(target=passwords.hash_password, args=(GOOD,))
+    thread.start()
+    turns = 0
+    while thread.is_alive():
+        turns += 1
+        time.sleep(0.001)
+    assert turns > 10  # two or three, were the GIL kept
+
+
+KEPT = [
+    {
+        "function": "argon2id",
+        "costs": CHEAP["argon2id"],
+        "salt": "G/QylgI1fMjQUJ6lhVeO/g==",
+        "hash": "g0R8e/ykZ0AwO2uirFM/k4zi+2D7RNbkm/8IkxDY2fc=",
+    },
+    {
+        "function": "scrypt",
+        "costs": CHEAP["scrypt"],
+        "salt": "wKDL6K/m5/Qh6ghAbNH1FQ==",
+        "hash": "UnKBPiFtBnXSBi4BC5wlcqe0KNEhFsTQUdz85WpR5ts=",
+    },
+]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept["function"])
+def test_hashes_that_were_kept_by_an_older_version_fit(kept):
+    if not passwords.can_check(kept):
         pytest.skip("this build of cryptography has no Argon2id")
-    monkeypatch.setattr(passwords, "_PREFERRED", (function, costs))
-    kept = passwords.hash_password(GOOD)
-    monkeypatch.undo()
-    assert kept["function"] == function
-    assert passwords.password_fits(GOOD, kept)
+    assert passwords.password_fits("caf\N{LATIN SMALL LETTER E WITH ACUTE} au lait", kept)
     assert not passwords.password_fits("wrong wrong", kept)
 
 

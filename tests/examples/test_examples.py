@@ -140,7 +140,7 @@ def test_the_terminal_client_says_why_it_was_not_let_in(client, capsys):
         assert client("", "--user", "alice", CHAT_PASSWORD="wrong wrong") == 1
     assert "not let in: that is not the right name" in capsys.readouterr().err
     assert client("", "--user", "alice", CHAT_PASSWORD="wrong wrong") == 1
-    assert "too many wrong passwords; try again in" in capsys.readouterr().err
+    assert "too many attempts; try again in" in capsys.readouterr().err
 
 
 def test_the_terminal_client_shows_no_control_characters(capsys):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
+import os
 import random
 import select
 import socket
@@ -20,9 +22,11 @@ import tempfile
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode
 
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # where this is a program
@@ -32,6 +36,7 @@ from wire import (  # noqa: E402
     BINARY,
     CONTINUATION,
     PING,
+    PONG,
     TEXT,
     WireClient,
     client_context,
@@ -139,6 +144,80 @@ def probe(*, address, ca_file, path, seconds, count=5, size=256, pause=0.002):
             due[fd] = now + pause
     trips += [[when, 10] for when in sent.values()]  # never answered
     say(trips)
+
+
+def probe_by_pings(*, address, ca_file, path, count=5, pause=0.03, **changes):
+    """As `probe`, by pings, whatever else comes on these connections, until the next line."""
+    clients = [connected(address, ca_file, path, **changes) for _ in range(count)]
+    trips, over = [], threading.Event()
+    say("ready")
+    wait_for_go()
+
+    def ping(client):
+        while not over.wait(pause):
+            sent = time.monotonic()
+            client.send_frame(PING)
+            while client.read_frame().opcode != PONG:
+                pass
+            trips.append([sent, time.monotonic() - sent])
+
+    threads = [threading.Thread(target=ping, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    wait_for_go()
+    over.set()
+    for thread in threads:
+        thread.join()
+    say(trips)
+
+
+# -- guessing ------------------------------------------------------------------------------------
+
+
+def login(name, password):
+    """The form of the example chat's login page."""
+    body = urlencode({"name": name, "password": password}).encode()
+    head = request_head(
+        "/login",
+        method="POST",
+        without=("Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"),
+        headers={
+            "Content-Length": str(len(body)),
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    return head + body
+
+
+def guess(*, address, ca_file, names, guessers, addresses):
+    """Try one password at `names` names, by `guessers` at a time, from so many addresses.
+
+    It has the processor time that nobody else wants, for a real one computes elsewhere. Says
+    [begin, end, {status: how many}, the shortest Retry-After of a 429 or 0].
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    numbers = itertools.count()
+    answers = []
+    context = client_context(ca_file)
+
+    def guess_on():
+        while (number := next(numbers)) < names:
+            source = f"127.0.0.{2 + number % addresses}"
+            with WireClient(tuple(address), context, source=source) as client:
+                answer = client.ask(login(f"user-{number}", "Summer2026"))
+            answers.append((answer.status, answer.headers.get("retry-after")))
+
+    say("ready")
+    wait_for_go()
+    begin = time.monotonic()
+    threads = [threading.Thread(target=guess_on, daemon=True) for _ in range(guessers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    statuses = Counter(status for status, _ in answers)
+    shortest = min((int(wait or 0) for status, wait in answers if status == 429), default=0)
+    say([begin, time.monotonic(), statuses, shortest])
 
 
 # -- floods --------------------------------------------------------------------------------------

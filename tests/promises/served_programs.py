@@ -16,8 +16,10 @@ import threading
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import securews
+from examples.chat.app import chat_server
 
 MIB = 1 << 20
 
@@ -304,6 +306,22 @@ class Raising(Program):
             self.server.register_handler("*", f"/{name}", handler)
         self.server.page("/page")(raise_of)
         self.server.page("/page_together")(lambda request: str(self._places.wait(5)))
+
+
+# -- the example chat ----------------------------------------------------------------------------
+
+
+class Chat:
+    """examples/chat, as `python -m examples.chat` serves it.
+
+    Args:
+        tls: certificate and key.
+        data: the directory of its users.
+    """
+
+    def __init__(self, *, tls, data):
+        self.server = chat_server(0, Path(data), tls=tuple(tls))
+        self.server.start_background()
 
 
 def main() -> None:
