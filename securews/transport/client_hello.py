@@ -41,8 +41,8 @@ ALPN = 16  # RFC 7301, section 3.1
 
 MAX_RECORD = 1 << 14
 MAX_HELLO = 16 << 10
-"""Bytes of a ClientHello that are read here. X25519MLKEM768 makes 2 KiB; every ML-KEM group at once,
-Encrypted ClientHello and a ticket beside them 13 KiB."""
+"""Bytes of a ClientHello that are read here. X25519MLKEM768 makes 2 KiB; every ML-KEM group at
+once, Encrypted ClientHello and a ticket beside them 13 KiB."""
 MAX_RECORDS = 2 * MAX_HELLO
 """Bytes of the records that it may come in: their headers may double it."""
 

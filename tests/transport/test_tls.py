@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from transport_helpers import DAY, NOW, Files, private_file
+from transport_helpers import DAY, NOW, ODD_NAMES, Files, private_file
 
 from securews.common.errors import ConfigurationError, HandshakeError
 from securews.testing.socket_handler_contract import receive, shake_hands, tcp_sockets
@@ -273,6 +273,13 @@ def test_a_certificate_without_names_serves_the_names_that_it_was_given_for(file
     connect(handler, files.client_context(), "a.example")
     with pytest.raises(HandshakeError, match="unknown here"):
         connect(handler, unverified(files), "b.example")
+
+
+def test_a_certificate_whose_names_cannot_be_read_is_no_list_of_names(files, connect):
+    odd = files.client("server", usages=None, raw_names=ODD_NAMES["EDI party name"])
+    connect(TLSSocketHandler(*odd), unverified(files), "b.example")
+    with pytest.raises(ConfigurationError, match="names of the certificate of O=Works,CN=server"):
+        TLSSocketHandler(*odd, sni_unknown="alert")
 
 
 @pytest.mark.promise(16)
