@@ -17,7 +17,6 @@ peers that are let in. https://www.haproxy.org/download/3.0/doc/proxy-protocol.t
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 import socket
 from collections.abc import Collection
@@ -26,43 +25,23 @@ from securews.common.errors import HandshakeError
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import SocketAddress, SocketHandler, SocketStream, Want
 from securews.transport.tls_info import TLSInfo
+from securews.transport.wrapping import WrappingSocketHandler
 
 MAX_HEADER = 107  # bytes with CRLF: the longest line that version 1 allows
 
 
-class ProxyProtocolHandler(SocketHandler):
-    """Reads a PROXY header, version 1, then lets `inner` go on."""
+class ProxyProtocolHandler(WrappingSocketHandler):
+    """Reads a PROXY header, version 1, then lets `inner` go on, which decides everything else."""
 
     def __init__(self, inner: SocketHandler, proxies: Collection[str]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.proxies = frozenset(ipaddress.ip_address(proxy) for proxy in proxies)
-        self.secure = inner.secure
-        self.insecure = inner.insecure
 
     def accept(self, sock: socket.socket, address: SocketAddress) -> SocketStream:
         return ProxyProtocolStream(self.inner, sock, address)
 
     def on_connect_query(self, address: SocketAddress) -> bool:
         return ipaddress.ip_address(address[0]) in self.proxies
-
-    def check(self, host: str | None) -> None:
-        self.inner.check(host)
-
-    def reload(self) -> None:
-        self.inner.reload()
-
-    def files_changed(self) -> bool:
-        return self.inner.files_changed()
-
-    def renew_if_due(self) -> None:
-        self.inner.renew_if_due()
-
-    @property
-    def validities(self) -> Collection[tuple[dt.datetime, dt.datetime]]:
-        return self.inner.validities
-
-    def still_admitted(self, info: TLSInfo) -> bool:
-        return self.inner.still_admitted(info)
 
 
 class ProxyProtocolStream(SocketStream):

@@ -50,6 +50,7 @@ from securews.transport.socket_handler import SocketHandler, SocketStream, Want
 from securews.transport.tls import TLSSocketHandler
 from securews.transport.tls_client import TLSClientSocketHandler
 from securews.transport.tls_info import ClientCertificate, TLSInfo
+from securews.transport.wrapping import WrappingSocketHandler
 
 ACCELERATED: bool = acceleration.is_compiled(codec)
 """Whether the compiled part is in use; SECUREWS_PURE=1 in the environment does without."""
@@ -90,6 +91,7 @@ __all__ = [
     "Want",
     "WebSocketHandler",
     "WebSocketServer",
+    "WrappingSocketHandler",
     "__version__",
     "connect",
     "serve",

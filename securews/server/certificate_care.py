@@ -14,6 +14,7 @@ from securews.common.errors import ConfigurationError
 from securews.server.core import Core
 from securews.server.session import Session
 from securews.transport.socket_handler import SocketHandler
+from securews.transport.wrapping import WrappingSocketHandler
 
 __all__ = ["CertificateCare", "check_revalidation"]
 
@@ -152,8 +153,16 @@ def _warn(end: dt.datetime, left: dt.timedelta) -> None:
 
 def check_revalidation(interval: float | None, handler: SocketHandler) -> None:
     """ConfigurationError for a `revalidate_interval` that would find nothing to judge."""
-    if interval is not None and type(handler).still_admitted is SocketHandler.still_admitted:
+    if interval is None:
+        return
+    judge = handler
+    while (
+        isinstance(judge, WrappingSocketHandler)
+        and type(judge).still_admitted is WrappingSocketHandler.still_admitted
+    ):
+        judge = judge.inner
+    if type(judge).still_admitted is SocketHandler.still_admitted:
         raise ConfigurationError(
             "revalidate_interval judges the certificates of clients again, and "
-            f"{type(handler).__name__} has no rules for them: use MutualTLSSocketHandler"
+            f"{type(judge).__name__} has no rules for them: use MutualTLSSocketHandler"
         )

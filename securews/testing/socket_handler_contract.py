@@ -13,7 +13,8 @@ pytest (or unittest, with `unittest.TestCase` as a second base) finds the rest:
             return securews.TLSClientSocketHandler("ca.pem")
 
 `preface` is what a client's side of the wire carries before its handshake (a proxy's header),
-`make_sockets()` gives connected sockets other than TCP ones. For pytest's explanations of failed
+`make_sockets()` gives connected sockets other than TCP ones, `wrap()` is for a handler that wraps
+another one. For pytest's explanations of failed
 asserts put `pytest.register_assert_rewrite("securews.testing.socket_handler_contract")` into a
 conftest.py. Nothing here imports pytest.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import select
 import socket
 import struct
@@ -30,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from securews.common.errors import ConfigurationError, HandshakeError
+from securews.transport.plain import PlainSocketHandler
 from securews.transport.socket_handler import (
     MAX_SEND,
     SocketHandler,
@@ -153,6 +156,28 @@ def tcp_sockets() -> tuple[socket.socket, socket.socket]:
     return server, client
 
 
+THE_WRAPPERS_OWN = {"accept", "connect", "check", "on_connect_query", "secure", "insecure"}
+"""What a handler that wraps another one may decide by itself: the bytes, and whom it meets."""
+
+
+def handler_that_notes(asked: list[str]) -> SocketHandler:
+    """A handler that notes what it is asked for, but for what is a wrapper's own."""
+
+    def noting(name: str, member: object) -> object:
+        def note(*_: object) -> None:
+            asked.append(name)
+
+        return property(note) if isinstance(member, property) else note
+
+    members = {
+        name: noting(name, member)
+        for name, member in vars(SocketHandler).items()
+        if not name.startswith("_") and name not in THE_WRAPPERS_OWN
+    }
+    kind: type[PlainSocketHandler] = type("Inner", (PlainSocketHandler,), members)
+    return kind()
+
+
 class SocketHandlerContract:
     """The suite. See the module's own words for how to use it."""
 
@@ -173,6 +198,11 @@ class SocketHandlerContract:
     def make_sockets(self) -> tuple[socket.socket, socket.socket]:
         """Two connected sockets: (server, client)."""
         return tcp_sockets()
+
+    def wrap(self, inner: SocketHandler) -> SocketHandler | None:
+        """The handler around another one than its own; None for a handler that wraps none."""
+        del inner
+        return None
 
     @contextlib.contextmanager
     def silent_pair(self, *, buffers: int | None = None) -> Iterator[Pair]:
@@ -502,6 +532,26 @@ class SocketHandlerContract:
         with self.pair() as pair:
             handler.renew_if_due()
             assert send_all(pair.client, pair.server, b"as ever") == b"as ever"
+
+    def test_its_certificates_are_as_their_files(self) -> None:
+        """`expires` is the first end of `validities`, and nothing has changed yet."""
+        handler = self.server_handler()
+        assert handler.expires == min((end for _, end in handler.validities), default=None)
+        assert handler.files_changed() is False
+
+    def test_a_wrapping_handler_passes_on_what_it_does_not_decide(self) -> None:
+        """`WrappingSocketHandler` does, what `SocketHandler` gets later too."""
+        asked: list[str] = []
+        inner = handler_that_notes(asked)
+        handler = self.wrap(inner)
+        for name, member in vars(type(inner)).items() if handler is not None else ():
+            if name.startswith("_"):
+                continue
+            asked.clear()
+            found = getattr(handler, name)
+            if not isinstance(member, property):
+                found(*[None] * len(inspect.signature(found).parameters))
+            assert asked == [name], f"{name} of a wrapping handler asked {asked} of the inner one"
 
     def test_peers_are_let_in_or_not(self) -> None:
         """`on_connect_query` says yes or no."""

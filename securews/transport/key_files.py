@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from securews.common.errors import ConfigurationError
 from securews.transport.tls_errors import reason, reason_code
+from securews.transport.tls_info import UNREADABLE
 
 __all__ = [
     "DEVELOPMENT_CA_ORGANIZATION",
@@ -242,7 +243,7 @@ def _check_kinds(files: KeyFiles, certificate_text: bytes, key_text: bytes) -> N
 def _leaf(path: Path, text: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(text)[0]
-    except ValueError as exc:
+    except UNREADABLE as exc:
         raise ConfigurationError(
             f"certificate file {path} is damaged or cut short; nothing in it was loaded"
         ) from exc

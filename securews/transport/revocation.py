@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from securews.common.errors import ConfigurationError
 from securews.transport.key_files import StrPath, read_file
-from securews.transport.tls_info import ClientCertificate
+from securews.transport.tls_info import UNREADABLE, ClientCertificate
 
 __all__ = ["RevocationLists"]
 
@@ -56,7 +56,7 @@ class RevocationLists:
         try:
             lists = [x509.load_pem_x509_crl(block) for block in _CRL.findall(text)]
             issuers = x509.load_pem_x509_certificates(read_file(Path(client_ca), "client_ca file"))
-        except ValueError as exc:
+        except UNREADABLE as exc:
             raise ConfigurationError(f"crl file {path} or {client_ca} is damaged: {exc}") from exc
         if not lists:
             raise ConfigurationError(
@@ -150,10 +150,10 @@ def _checked(
 def _signed_by(revocations: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     if revocations.issuer != issuer.subject:
         return False
-    key = issuer.public_key()
     try:
+        key = issuer.public_key()
         return revocations.is_signature_valid(key)  # type: ignore[arg-type]  # judged by the except
-    except TypeError:  # a key that cannot sign
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # a key that is unknown or cannot sign
         return False
 
 

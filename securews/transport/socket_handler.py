@@ -202,6 +202,8 @@ class SocketStream(Protocol):
 class SocketHandler(abc.ABC):
     """How the bytes of a listener, or of a client, are secured.
 
+    One that wraps another one is a `WrappingSocketHandler`, which passes everything else on.
+
     Immutable but for `reload()` and `renew_if_due()`, which swap one reference; any thread may
     call them.
 
@@ -263,8 +265,7 @@ class SocketHandler(abc.ABC):
         """Make anew what is used for some hours only: the keys of session tickets. May block.
 
         A server calls it on a thread of its own, every half hour; without a server it is the
-        program's to call. What fails is logged, and the old goes on. A handler that wraps another
-        one passes the call on.
+        program's to call. What fails is logged, and the old goes on.
         """
 
     @property

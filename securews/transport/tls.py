@@ -31,7 +31,7 @@ from securews.transport.renewal import CONTEXT_LIFETIME, Renewed
 from securews.transport.socket_handler import SocketAddress, SocketHandler, SocketStream
 from securews.transport.stream import TransformStream
 from securews.transport.tls_client import system_trust
-from securews.transport.tls_info import TLSInfo
+from securews.transport.tls_info import UNREADABLE, TLSInfo
 from securews.transport.tls_policy import (
     check_minimum_version,
     check_server_context,
@@ -250,5 +250,11 @@ def _dns_names(leaves: Iterable[x509.Certificate]) -> frozenset[str]:
             found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
             continue
+        except UNREADABLE as exc:
+            raise ConfigurationError(
+                f"the names of the certificate of {leaf.subject.rfc4514_string()} cannot be read "
+                f"({exc}), and sni_unknown='alert' goes by them: take another certificate, or "
+                "leave sni_unknown out"
+            ) from exc
         names.update(name.lower() for name in found.value.get_values_for_type(x509.DNSName))
     return frozenset(names)

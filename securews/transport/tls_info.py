@@ -5,12 +5,25 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
+import logging
 from collections.abc import Iterable
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["ClientCertificate", "TLSInfo"]
+from securews.common.errors import printable
+
+__all__ = ["UNREADABLE", "ClientCertificate", "TLSInfo"]
+
+log = logging.getLogger("securews.tls")
+
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises where it cannot read a certificate or CRL; not all are ValueErrors."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,7 +34,9 @@ class ClientCertificate:
         subject: the distinguished name as RFC 4514 text, such as "CN=pump-1,O=Works".
         common_name: the first CN of the subject, None without one. For display: names that
             decide something belong into the SANs.
-        dns_names: subjectAltName entries of kind DNS, as they stand.
+        dns_names: subjectAltName entries of kind DNS, as they stand. There are no names of any kind
+            where one extension of the certificate cannot be read: `cryptography` reads all of them
+            or none, and knows no EDI party names and X.400 addresses.
         uris: those of kind URI.
         emails: those of kind e-mail.
         issuer: the distinguished name of the CA.
@@ -44,17 +59,21 @@ class ClientCertificate:
     fingerprint_sha256: str
     der: bytes = dataclasses.field(repr=False)
     client_auth: bool | None = dataclasses.field(default=None, repr=False)
-    """Whether the extended key usage names clientAuth; None where there is no such extension."""
+    """Whether the extended key usage names clientAuth; None where none can be read."""
 
     @classmethod
     def from_der(cls, der: bytes) -> ClientCertificate:
         """Read a certificate.
 
         Raises:
-            ValueError: it is none, or has an extension that cannot be read.
+            ValueError: it cannot be read. Extensions that cannot be are left out.
         """
-        certificate = x509.load_der_x509_certificate(der)
-        names = _alternative_names(certificate)
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+        except x509.InvalidVersion as exc:
+            raise ValueError(str(exc)) from exc
+        extensions = _extensions(certificate)
+        names = _alternative_names(extensions)
         common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return cls(
             subject=certificate.subject.rfc4514_string(),
@@ -68,7 +87,7 @@ class ClientCertificate:
             not_after=certificate.not_valid_after_utc,
             fingerprint_sha256=hashlib.sha256(der).hexdigest(),
             der=der,
-            client_auth=_client_auth(certificate),
+            client_auth=_client_auth(extensions),
         )
 
 
@@ -93,19 +112,31 @@ class TLSInfo:
     client_certificate: ClientCertificate | None
 
 
-def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+def _extensions(certificate: x509.Certificate) -> x509.Extensions:
+    """Its extensions, all or none: OpenSSL has verified it, so what we cannot read is no fault."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return certificate.extensions
+    except UNREADABLE as exc:
+        log.debug(
+            "the extensions of the certificate of %s, serial number %x, cannot be read, so it has "
+            "no names: %s",
+            printable(certificate.subject.rfc4514_string()),
+            certificate.serial_number,
+            printable(str(exc)),
+        )
+        return x509.Extensions([])
+
+
+def _alternative_names(extensions: x509.Extensions) -> x509.SubjectAlternativeName:
+    try:
+        return extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return x509.SubjectAlternativeName([])
-    except x509.DuplicateExtension as exc:
-        raise ValueError(str(exc)) from exc
-    return found.value
 
 
-def _client_auth(certificate: x509.Certificate) -> bool | None:
+def _client_auth(extensions: x509.Extensions) -> bool | None:
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return None
     return ExtendedKeyUsageOID.CLIENT_AUTH in usage

@@ -20,8 +20,8 @@ Invariants, and why:
 - After `close()` nothing is read any more: OpenSSL would take what still comes for an error.
 - A FIN is told to OpenSSL (`write_eof`); then a read says `b""` after close_notify, and
   SSLEOFError where the peer was cut off (RFC 8446, section 6.1). Never guess from the FIN alone.
-- The server's SSLObject is made once the whole ClientHello is there: a silent socket costs
-  nothing, and the context is chosen by the name in it, so no context needs a callback.
+- The server's SSLObject is made once the whole ClientHello is there and judged: a silent socket
+  costs nothing, and the context is chosen by the name in it, so no context needs a callback.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from typing import Protocol
 
 from securews.common.errors import HandshakeError, printable, without_frames
 from securews.transport.client_hello import (
-    NO_APPLICATION_PROTOCOL,
-    UNRECOGNIZED_NAME,
+    Alert,
     ClientHello,
+    ClientHelloError,
     ClientHelloReader,
     fatal_alert,
 )
@@ -176,8 +176,14 @@ class TLSTransform(Transform):
         return True
 
     def _begin(self, data: bytes) -> bytes:
-        """Collect the ClientHello. Once it is whole, make the SSLObject that it asks for."""
-        assert self._policy is not None
+        """Collect the ClientHello. Once it is whole, make the SSLObject that it asks for.
+
+        Returns:
+            What OpenSSL gets: nothing before.
+
+        Raises:
+            ClientHelloError: the client is refused, and its alert goes out.
+        """
         if not data:
             return b""
         if self._hello is None:
@@ -187,21 +193,32 @@ class TLSTransform(Transform):
             self._hello = ClientHelloReader()
         try:
             hello = self._hello.feed(data)
-        except ValueError:
-            hello = ClientHello()  # OpenSSL says what is wrong with it
-        if hello is None:
-            return b""
-        if hello.alpn and HTTP_1_1 not in hello.alpn:
-            self._outgoing.write(fatal_alert(NO_APPLICATION_PROTOCOL))
-            raise HandshakeError(f"the peer speaks only {printable(', '.join(hello.alpn))}")
-        context = self._policy.context_for(hello.server_name)
-        if context is None:
-            self._outgoing.write(fatal_alert(UNRECOGNIZED_NAME))
-            raise HandshakeError(f"the peer asks for {printable(hello.server_name)}, unknown here")
+            if hello is None:
+                return b""
+            context = self._context_for(hello)
+        except ClientHelloError as exc:
+            self._outgoing.write(fatal_alert(exc.alert))
+            raise
         self._server_name = hello.server_name
         self._begin_session(context.wrap_bio(self._incoming, self._outgoing, server_side=True))
         received, self._hello = bytes(self._hello.received), None
         return received
+
+    def _context_for(self, hello: ClientHello) -> ssl.SSLContext:
+        """The context that serves what a client asks for. ClientHelloError: there is none."""
+        assert self._policy is not None
+        if hello.alpn and HTTP_1_1 not in hello.alpn:
+            raise ClientHelloError(
+                Alert.NO_APPLICATION_PROTOCOL,
+                f"the peer speaks only {printable(', '.join(hello.alpn))}",
+            )
+        context = self._policy.context_for(hello.server_name)
+        if context is None:
+            raise ClientHelloError(
+                Alert.UNRECOGNIZED_NAME,
+                f"the peer asks for {printable(hello.server_name)}, unknown here",
+            )
+        return context
 
     def _facts(self, tls: ssl.SSLObject) -> TLSInfo:
         der = tls.getpeercert(binary_form=True) if self._policy is not None else None

@@ -1,8 +1,8 @@
 """Fuzz target: the first bytes of a connection that should be TLS.
 
-Whatever comes, in whatever cut: a ClientHello, or a ValueError, or neither yet; and from the
-transform above it (which looks at the first byte, and lets OpenSSL answer) a HandshakeError with
-an alert or with the readable 400's cause.
+Whatever comes, in whatever cut: a ClientHello, or a ClientHelloError, or neither yet; and from the
+transform above it (which looks at the first byte, and lets OpenSSL read what was read) a
+HandshakeError with an alert or with the readable 400's cause.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections.abc import Iterable
 from fuzz_input import FuzzInput
 
 from securews.common.errors import HandshakeError
-from securews.transport.client_hello import MAX_HELLO, MAX_RECORD, ClientHelloReader
+from securews.transport.client_hello import (
+    MAX_HELLO,
+    MAX_RECORD,
+    ClientHelloError,
+    ClientHelloReader,
+    fatal_alert,
+)
 from securews.transport.socket_handler import PlainHTTPError
 from securews.transport.tls import ServerContexts
 from securews.transport.tls_policy import server_context
@@ -38,21 +44,23 @@ def check_client_hello(data: bytes) -> None:
     policy = POLICIES[given.flags & 1]
     outcome = begin([given.payload], policy)
     assert begin(given.pieces(), policy) == outcome
+    if isinstance(whole, tuple) and outcome != PLAIN_HTTP:
+        assert outcome == (1, fatal_alert(whole[0])), "OpenSSL got what was not read"
     assert (outcome == PLAIN_HTTP) == (b"A" <= given.payload[:1] <= b"Z")
     if isinstance(outcome, tuple):
         assert outcome[0] == 1, "an error of more than one line"
 
 
 def read(pieces: Iterable[bytes]) -> object:
-    """The ClientHello, the words of the ValueError, or None."""
+    """The ClientHello, alert and words of the ClientHelloError, or None."""
     reader = ClientHelloReader()
     given = b""
     for piece in pieces:
         given += piece
         try:
             hello = reader.feed(piece)
-        except ValueError as error:
-            return words_of(error)
+        except ClientHelloError as error:
+            return error.alert, str(error)
         assert reader.received == given
         assert len(reader._message) <= MAX_HELLO + MAX_RECORD
         if hello is not None:
@@ -60,12 +68,6 @@ def read(pieces: Iterable[bytes]) -> object:
             assert name is None or (name.isascii() and name.isprintable() and name == name.lower())
             return hello
     return None
-
-
-def words_of(error: ValueError) -> str:
-    """What a ValueError says that was raised on purpose."""
-    assert type(error) is ValueError, "by chance, and not because it was looked for"
-    return str(error)
 
 
 def begin(pieces: Iterable[bytes], policy: ServerContexts) -> object:

@@ -205,6 +205,41 @@ def test_an_unknown_name_is_told_so_where_that_was_asked_for(certificates):
             WireClient(server.address, anybody, server_name="other.example")
 
 
+A_HELLO_OF_18_KIB = [f"{number:0255}" for number in range(72)]
+"""What makes one: protocols that nobody speaks."""
+
+
+@pytest.mark.promise(72)
+@pytest.mark.parametrize(
+    ("mutual", "server_name", "protocol"),
+    [
+        (False, "other.example", "http/1.1"),
+        (False, "localhost", "h2"),
+        (True, "other.example", "http/1.1"),  # mutual TLS: no Host of another name
+    ],
+)
+def test_a_hello_of_18_kib_gets_past_no_check(
+    certificates, measured, mutual, server_name, protocol
+):
+    pair, ca = certificates.server, certificates.ca_file
+    handler = (
+        securews.MutualTLSSocketHandler(*pair, client_ca=ca)
+        if mutual
+        else securews.TLSSocketHandler(*pair, sni_unknown="alert")
+    )
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False
+    context.load_cert_chain(*certificates.client)
+    context.set_alpn_protocols([protocol, *A_HELLO_OF_18_KIB])
+    with securews.serve(0, lambda ws: ws.wait_closed(), tls=handler) as server:
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert.illegal.parameter"):
+            WireClient(server.address, context, server_name=server_name)
+        with WireClient(server.address, certificates.context(certificates.client)) as client:
+            client.upgrade()
+    who = f"{server_name} and {protocol}{' under mutual TLS' if mutual else ''}"
+    measured(f"18 KiB for {who}: illegal_parameter")
+
+
 class Works:
     """A CA with the clients bob and eve, and a list of whom it has revoked."""
 

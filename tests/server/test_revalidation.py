@@ -106,3 +106,17 @@ def test_a_handler_that_raises_closes_and_is_logged(certificates, caplog):
 def test_where_no_certificate_of_a_client_is_judged_it_is_an_error(certificates, tls):
     with pytest.raises(securews.ConfigurationError, match="use MutualTLSSocketHandler"):
         securews.serve(0, Echo(), tls=certificates.server if tls else False, revalidate_interval=60)
+
+
+class Wrapping(securews.WrappingSocketHandler):
+    def accept(self, sock, address):
+        return self.inner.accept(sock, address)
+
+
+def test_a_handler_that_wraps_another_one_has_its_rules(certificates, mutual):
+    judging = Wrapping(Wrapping(mutual))
+    with securews.serve(0, Echo(), tls=judging, revalidate_interval=60):
+        pass
+    silent = Wrapping(Wrapping(securews.TLSSocketHandler(*certificates.server)))
+    with pytest.raises(securews.ConfigurationError, match="TLSSocketHandler has no rules for them"):
+        securews.serve(0, Echo(), tls=silent, revalidate_interval=60)

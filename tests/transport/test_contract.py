@@ -9,6 +9,7 @@ from securews.transport.mutual_tls import MutualTLSSocketHandler
 from securews.transport.plain import PlainSocketHandler
 from securews.transport.tls import TLSSocketHandler
 from securews.transport.tls_client import TLSClientSocketHandler
+from securews.transport.wrapping import WrappingSocketHandler
 
 PREFACE = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n"
 
@@ -93,8 +94,10 @@ class TestProxyProtocolBeforeTLS(Contract):
     preface = PREFACE
 
     def make(self, files):
-        handler = ProxyProtocolHandler(tls(files), proxies={"127.0.0.1"})
-        return handler, TLSClientSocketHandler(files.ca)
+        return self.wrap(tls(files)), TLSClientSocketHandler(files.ca)
+
+    def wrap(self, inner):
+        return ProxyProtocolHandler(inner, proxies={"127.0.0.1"})
 
 
 class TestProxyProtocolBeforePlain(Contract):
@@ -102,3 +105,16 @@ class TestProxyProtocolBeforePlain(Contract):
 
     def make(self, _):
         return ProxyProtocolHandler(PlainSocketHandler(), {"127.0.0.1"}), PlainSocketHandler()
+
+
+class Wrapping(WrappingSocketHandler):
+    def accept(self, sock, address):
+        return self.inner.accept(sock, address)
+
+
+class TestWrapping(Contract):
+    def make(self, files):
+        return self.wrap(tls(files)), TLSClientSocketHandler(files.ca)
+
+    def wrap(self, inner):
+        return Wrapping(inner)

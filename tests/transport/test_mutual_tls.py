@@ -5,7 +5,7 @@ import ssl
 import pytest
 from cryptography import x509
 from test_tls import Session
-from transport_helpers import CLIENT, DAY, NOW, SERVER, Files
+from transport_helpers import CLIENT, DAY, NOW, ODD_NAMES, SERVER, Files
 
 from securews.common.errors import ConfigurationError, HandshakeError
 from securews.transport import admission
@@ -335,6 +335,18 @@ def test_what_a_certificate_says(files, mutual, connect):
     assert certificate.uris == ("spiffe://works/pump-1",)
     assert certificate.emails == ("pump@example.org",)
     assert certificate.issuer == files.ca_certificate.subject.rfc4514_string()
+
+
+@pytest.mark.parametrize("kind", ODD_NAMES)
+def test_a_certificate_whose_names_cannot_be_read_has_its_fingerprint(files, mutual, connect, kind):
+    shown = files.client(raw_names=ODD_NAMES[kind])
+    certificate = connect(mutual(crl=files.crl()), shown).info.client_certificate
+    connect(mutual(authorize={f"sha256:{certificate.fingerprint_sha256}"}), shown)
+    connect(mutual(authorize=lambda seen: seen == certificate), shown)
+    with pytest.raises(HandshakeError, match="not authorized"):
+        connect(mutual(authorize={"pump-1.example.org"}), shown)
+    with pytest.raises(HandshakeError, match="not for clients"):
+        connect(mutual(require_client_auth_eku=True), shown)
 
 
 def test_all_hosts_ask_for_a_certificate(files, mutual, connect):

@@ -1,3 +1,4 @@
+import base64
 import ssl
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_a_list_of_the_same_name_and_another_key_is_refused(files):
     forged.ca_certificate = files.ca_certificate
     with pytest.raises(ConfigurationError, match="not signed by"):
         RevocationLists(forged.crl(), files.ca)
+
+
+def test_a_list_of_a_version_that_there_is_not_is_damaged(files):
+    der = x509.load_pem_x509_crl(Path(files.crl()).read_bytes()).public_bytes(Encoding.DER)
+    of_version_8 = der.replace(b"\x02\x01\x01", b"\x02\x01\x07", 1)
+    path = private_file(
+        files.directory / "version.pem",
+        b"-----BEGIN X509 CRL-----\n%s-----END X509 CRL-----\n" % base64.encodebytes(of_version_8),
+    )
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        RevocationLists(path, files.ca)
+
+
+def test_a_ca_whose_key_is_of_an_unknown_kind_has_signed_no_list(files):
+    der = ssl.PEM_cert_to_DER_cert(Path(files.ca).read_text())
+    ec_key = bytes.fromhex("06072a8648ce3d0201")
+    assert der.count(ec_key) == 1
+    odd = ssl.DER_cert_to_PEM_cert(der.replace(ec_key, ec_key[:-1] + b"\x7f"))
+    ca = private_file(files.directory / "odd.pem", odd.encode())
+    with pytest.raises(ConfigurationError, match="not signed by"):
+        RevocationLists(files.crl(), ca)
 
 
 def test_a_certificate_in_the_file_would_become_trusted_and_is_refused(files):

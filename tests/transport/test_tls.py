@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from transport_helpers import DAY, NOW, Files, private_file
+from transport_helpers import DAY, NOW, ODD_NAMES, Files, private_file
 
 from securews.common.errors import ConfigurationError, HandshakeError
 from securews.testing.socket_handler_contract import receive, shake_hands, tcp_sockets
@@ -275,6 +275,13 @@ def test_a_certificate_without_names_serves_the_names_that_it_was_given_for(file
         connect(handler, unverified(files), "b.example")
 
 
+def test_a_certificate_whose_names_cannot_be_read_is_no_list_of_names(files, connect):
+    odd = files.client("server", usages=None, raw_names=ODD_NAMES["EDI party name"])
+    connect(TLSSocketHandler(*odd), unverified(files), "b.example")
+    with pytest.raises(ConfigurationError, match="names of the certificate of O=Works,CN=server"):
+        TLSSocketHandler(*odd, sni_unknown="alert")
+
+
 @pytest.mark.promise(16)
 def test_unknown_hosts_get_the_alert_of_that_name(hosts, files):
     make, _ = hosts
@@ -394,8 +401,8 @@ def test_a_peer_writes_nothing_on_stderr_nor_in_the_log(handler, files, capfd, c
     start = hello.index(b"localhost")
     hello[start : start + 9] = b"\xff" * 9
     transform = TLSTransform.server(handler._contexts.current())
-    transform.handshake(bytes(hello))
-    assert transform._server_name is None
+    with pytest.raises(HandshakeError, match="not visible ASCII"):
+        transform.handshake(bytes(hello))
     peer.close()
     stream.close()
     assert capfd.readouterr().err == ""

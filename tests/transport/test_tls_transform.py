@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from transport_helpers import join, server_transform
 
 from securews.common.errors import HandshakeError
+from securews.transport.client_hello import Alert, ClientHelloError, fatal_alert
 from securews.transport.socket_handler import PlainHTTPError, TLSError, TruncatedError
 from securews.transport.tls_policy import server_context
 from securews.transport.tls_transform import GROUP, PIECE, SHARE, TLSTransform
@@ -284,11 +285,58 @@ def test_nothing_is_made_for_a_silent_peer(context):
     assert server.close() == b""
 
 
-def test_a_bad_record_in_the_handshake_is_answered_by_an_alert(context):
+def client_hello(files, protocols=()):
+    """The first bytes of a client of OpenSSL's."""
+    offering = files.client_context()
+    if protocols:
+        offering.set_alpn_protocols(protocols)
+    client = TLSTransform.client(offering, "localhost")
+    client.handshake(b"")
+    return client.take_outgoing()
+
+
+def of_18_kib(files):
+    return client_hello(files, ["http/1.1", *(f"{number:0255}" for number in range(72))])
+
+
+def of_a_name_that_is_not_ascii(files):
+    return client_hello(files).replace(b"localhost", b"\xff" * 9)
+
+
+@pytest.mark.promise(72)
+@pytest.mark.parametrize(
+    ("made", "alert"),
+    [
+        (of_18_kib, Alert.ILLEGAL_PARAMETER),
+        (of_a_name_that_is_not_ascii, Alert.UNRECOGNIZED_NAME),
+    ],
+)
+def test_what_is_not_read_of_a_hello_openssl_does_not_get(context, shared_files, made, alert):
+    hello = made(shared_files)
+    taken = ssl.MemoryBIO()
+    taken.write(hello)
+    with pytest.raises(ssl.SSLWantReadError):  # OpenSSL would take it
+        context.wrap_bio(taken, ssl.MemoryBIO(), server_side=True).do_handshake()
     server = server_transform(context)
-    with pytest.raises(HandshakeError, match="the TLS handshake failed"):
-        server.handshake(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00")  # a ServerHello
-    assert server.take_outgoing()[:1] == b"\x15"
+    with pytest.raises(ClientHelloError) as raised:
+        server.handshake(hello)
+    assert raised.value.alert is alert
+    assert server.take_outgoing() == fatal_alert(alert)
+    assert server.close() == b""
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 16 << 10])
+def test_a_hello_in_records_of_any_size_makes_a_session(context, shared_files, size):
+    client = TLSTransform.client(shared_files.client_context(), "localhost")
+    server = server_transform(context)
+    client.handshake(b"")
+    message = client.take_outgoing()[5:]
+    for start in range(0, len(message), size):
+        part = message[start : start + size]
+        for byte in b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part:
+            assert not server.handshake(bytes((byte,)))
+    join(client, server)
+    assert server.info.server_name == "localhost"
 
 
 @pytest.mark.promise(24)

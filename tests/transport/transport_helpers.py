@@ -8,7 +8,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from securews.transport.admission import Admission
 from securews.transport.tls import ServerContexts
@@ -18,6 +18,22 @@ NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+ALTERNATIVE_NAMES = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+
+
+def der(tag: int, content: bytes) -> bytes:
+    """A value of less than 128 bytes in DER."""
+    return bytes((tag, len(content))) + content
+
+
+# General names that `cryptography` refuses and OpenSSL takes (RFC 5280, section 4.2.1.6).
+A_DNS_NAME = der(0x82, b"pump-1.example.org")
+ODD_NAMES = {
+    "EDI party name": A_DNS_NAME + der(0xA5, der(0xA1, der(0x0C, b"party"))),
+    "X.400 address": A_DNS_NAME + der(0xA3, der(0x30, b"")),
+    "address of five bytes": A_DNS_NAME + der(0x87, bytes(5)),
+    "DNS name that is not ASCII": der(0x82, b"\xff\xfe"),
+}
 
 
 def private_file(path: Path, data: bytes) -> str:
@@ -57,10 +73,11 @@ class Files:
         not_before=NOW - 2 * DAY,
         not_after=NOW + 30 * DAY,
         names=None,
+        raw_names=None,
         serial=None,
         secret=None,
     ) -> tuple[str, str]:
-        """(cert, key) of a client, with every part of it as asked."""
+        """(cert, key) of a client, with every part of it as asked; `raw_names` are DER."""
         key = secret or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
@@ -84,6 +101,11 @@ class Files:
                 critical=False,
             )
         )
+        if raw_names is not None:
+            names = []
+            builder = builder.add_extension(
+                x509.UnrecognizedExtension(ALTERNATIVE_NAMES, der(0x30, raw_names)), critical=False
+            )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if usages is not None:
