@@ -107,7 +107,7 @@ class WebSocketServer:
         )
         self._addresses: list[SocketAddress] = [s.getsockname() for s in listeners]
         self._core = Core(self, socket_handler, server_options)
-        self._acceptors = Acceptors(self._core, listeners, path)
+        self._acceptors = Acceptors(self._core, listeners)
         self._care = CertificateCare(self._core)
         self._stopping = Stopping(self._core, self._acceptors.close, self._core.io.stop)
         self._state = State.NEW
