@@ -35,8 +35,8 @@ def table(kind: type[ConnectionOptions | ServerOptions | Limits | Compression]) 
 
 def _default(field: dataclasses.Field[object]) -> str:
     value, unit = field.default, field.metadata["unit"]
-    if value is None:
-        return "`None`"
+    if value in (None, ()):
+        return f"`{value}`"
     if isinstance(value, enum.Enum):
         return f"`{value.name}`"
     if isinstance(value, Limits):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -61,7 +61,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: Field[Any], kind: Any) -> N
     convert, metavar = _converter(kind)
     unit = field.metadata["unit"]
     default = field.default.value if isinstance(field.default, enum.Enum) else field.default
-    shown = "none" if default is None else f"{default} {unit}".rstrip()
+    shown = "none" if default in (None, ()) else f"{default} {unit}".rstrip()
     text = f"{field.metadata['reason']} (default: {shown})"
     group.add_argument(
         _FLAG_NAMES.get(field.name, f"--{field.name.replace('_', '-')}"),
@@ -83,6 +83,8 @@ def _converter(kind: Any) -> tuple[Callable[[str], Any], str]:
         return _choice({value: value for value in get_args(kind)})
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _choice({member.value: member for member in kind})
+    if get_origin(kind) is Collection:
+        return (lambda text: text.split(",")), "A,B"
     if kind in (int, float):
         return _number(kind), "N"
     raise TypeError(f"no flag can be made for an option of type {kind!r}")

@@ -11,7 +11,7 @@ import difflib
 import enum
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -66,17 +66,14 @@ def _check(options: ConnectionOptions | ServerOptions | Limits | Compression) ->
                 raise ConfigurationError(
                     f"option {field.name!r} is True, False or a securews.Compression, not {value!r}"
                 )
+        elif kind == "Collection[str]":
+            _check_texts(field.name, value)
         elif value is None:
             if "None" not in kind:
                 raise ConfigurationError(f"option {field.name!r} cannot be None: it needs a limit")
         elif kind.startswith(("int", "float")):
             _check_number(field.name, value, whole=kind.startswith("int"))
-            least = field.metadata["at_least"]
-            if least is not None and value < least:
-                raise ConfigurationError(f"option {field.name!r} is at least {least}, not {value}")
-            most = field.metadata["at_most"]
-            if most is not None and value > most:
-                raise ConfigurationError(f"option {field.name!r} is at most {most}, not {value}")
+            _check_bounds(field.name, value, field.metadata["at_least"], field.metadata["at_most"])
         elif kind.startswith("bool") and not isinstance(value, bool):
             raise ConfigurationError(f"option {field.name!r} is True or False, not {value!r}")
         elif kind == "AcceptingMethod" and not isinstance(value, AcceptingMethod):
@@ -93,6 +90,20 @@ def _check_number(name: str, value: object, *, whole: bool) -> None:
     if isinstance(value, bool) or not fits or not math.isfinite(cast("float", value)):
         what = "a whole number" if whole else "a finite number of seconds, or None"
         raise ConfigurationError(f"option {name!r} is {what}, not {value!r}")
+
+
+def _check_bounds(name: str, value: float, least: float | None, most: float | None) -> None:
+    if least is not None and value < least:
+        raise ConfigurationError(f"option {name!r} is at least {least}, not {value}")
+    if most is not None and value > most:
+        raise ConfigurationError(f"option {name!r} is at most {most}, not {value}")
+
+
+def _check_texts(name: str, value: object) -> None:
+    if isinstance(value, str):
+        raise ConfigurationError(f"option {name!r} is a list; write {name}=[{value!r}]")
+    if not isinstance(value, Collection) or not all(isinstance(text, str) for text in value):
+        raise ConfigurationError(f"option {name!r} is a list of str, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +305,11 @@ class ServerOptions:
         "CRL, authorize=), and whose is refused is closed with 1008",
         unit="s",
         at_least=0.01,
+    )
+    allowed_hosts: Collection[str] = _option(
+        (),
+        "hosts that plain TCP on loopback answers beside those of this machine and of handlers; "
+        "all others get 421 (DNS rebinding): a public one, where a proxy passes it on; '*' is any",
     )
     free_handlers: bool = _option(True, "whether handler.close() is called when the server stops")
     limits: Limits = _option(Limits(), "the limits that are rarely tuned")

@@ -20,7 +20,6 @@ from securews.server.answers import RETRY
 from securews.server.core import Core, printable_address
 from securews.server.io_threads import IOThread
 from securews.server.leases import Lease
-from securews.server.listener import unlink_socket
 from securews.server.opening import Opening
 from securews.transport.socket_handler import SocketAddress
 
@@ -252,13 +251,11 @@ class Acceptors:
     Args:
         core: of the server.
         sockets: that listen; closed, and removed from the list, by `close`.
-        path: of a unix socket, which is unlinked by `close`.
     """
 
-    def __init__(self, core: Core, sockets: list[socket.socket], path: str | None) -> None:
+    def __init__(self, core: Core, sockets: list[socket.socket]) -> None:
         self._core = core
         self._sockets = sockets
-        self._path = path
         self._acceptors: list[Acceptor] = []
 
     def start(self) -> None:
@@ -271,11 +268,8 @@ class Acceptors:
         """First I/O thread, or while none runs: accept no more. Idempotent."""
         for acceptor in self._acceptors:
             acceptor.close()
-        listened = bool(self._sockets)
         while self._sockets:
             self._sockets.pop().close()
-        if listened and self._path is not None:
-            unlink_socket(self._path)
 
 
 def _open_reserve() -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,6 +26,8 @@ __all__ = ["Core", "peer_name", "printable_address"]
 
 log = logging.getLogger("securews.server")
 
+HOST_WARNING_INTERVAL = 10.0
+"""Seconds between two warnings of refused hosts."""
 ORIGINS_REMEMBERED = 100
 """Refused origins that have had their warning; peers choose them, so they are bounded."""
 
@@ -46,11 +49,17 @@ class Core:
     """The working parts of a server, made once; `server` is the public face of them."""
 
     def __init__(
-        self, server: Server[Communicator], socket_handler: SocketHandler, options: ServerOptions
+        self,
+        server: Server[Communicator],
+        socket_handler: SocketHandler,
+        options: ServerOptions,
+        named_hosts: frozenset[str] = frozenset(),
     ) -> None:
         self.server = server
         self.socket_handler = socket_handler
         self.options = options
+        self.named_hosts = named_hosts
+        """By the program, beside the hosts of handlers: see hosts.py."""
         self.io = IOThreads(options.io_threads, options.max_buffered)
         self.loop = self.io.first.loop
         """Of the server's own affairs; a connection has its own."""
@@ -73,6 +82,7 @@ class Core:
         self._counters: Counter[str] = Counter()
         self._sessions: dict[Session, None] = {}
         self._refused_origins: set[str] = set()
+        self._warned_of_host = float("-inf")
 
     @property
     def accepting(self) -> AcceptingThreads:
@@ -155,6 +165,22 @@ class Core:
             "write origins=[%s]",
             printable(origin),
             printable(origin),
+        )
+
+    def warn_of_host(self, request: Request) -> None:
+        """Any thread: one WARNING each `HOST_WARNING_INTERVAL`, with the line to paste."""
+        now = time.monotonic()
+        with self.lock:
+            if now - self._warned_of_host < HOST_WARNING_INTERVAL:
+                return
+            self._warned_of_host = now
+        log.warning(
+            "%s asked for host %s, which is not of this machine, and was refused with 421: plain "
+            "TCP on loopback answers no others, against DNS rebinding; if a proxy passes this host "
+            "on, or it is your own, write allowed_hosts=[%s]",
+            printable_address(request.remote_address),
+            printable(request.host),
+            printable(request.host),
         )
 
 

@@ -6,13 +6,12 @@ import errno
 import logging
 import os
 import socket
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from securews.common.errors import ConfigurationError
+from securews.server.unix_socket import open_unix
 from securews.transport.socket_handler import SocketAddress, is_loopback
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "give_up_unstarted",
     "open_listeners",
     "open_shared_listeners",
-    "unlink_socket",
     "url_of",
 ]
 
@@ -47,7 +45,7 @@ def open_listeners(
     Args:
         host: a name or address; None or "" is every address of this machine.
         port: 0 is any free one, the same for all families.
-        path: of a unix socket, instead of host and port; its mode is 0660.
+        path: of a unix socket, instead of host and port (see unix_socket.py).
         backlog: connections that the kernel holds for accept.
         shared: whether other sockets of this user may listen on the port after this one.
 
@@ -60,7 +58,7 @@ def open_listeners(
                 "path= is the file of a unix socket, which has no port: write serve(None, ..., "
                 "path=...); a path of the URL goes into register_handler() or @server.route()"
             )
-        return [_open_unix(path, backlog)]
+        return [open_unix(path, backlog)]
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= TOP_PORT:
         raise ConfigurationError(f"a port is a number from 0 to {TOP_PORT}, not {port!r}")
     for attempt in range(PORT_ATTEMPTS):
@@ -224,41 +222,6 @@ def _bound(
     return sock
 
 
-def _open_unix(path: str, backlog: int) -> socket.socket:
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-        Path(path).chmod(0o660)  # before listen: until then nobody can connect
-        sock.listen(backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise ConfigurationError(
-            f"unix socket {path!r} cannot be made: {error.strerror or error}"
-        ) from error
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on; anything else at `path` is not ours to remove."""
-    try:
-        mode = Path(path).lstat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigurationError(f"{path!r} exists and is no socket; choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-            return
-        except OSError as error:
-            raise ConfigurationError(f"unix socket {path!r}: {error.strerror or error}") from error
-    raise ConfigurationError(f"another server listens on {path!r}; stop it or choose another path")
-
-
 def _explained(error: OSError, host: str | None, port: int) -> ConfigurationError:
     where = f"port {port} on {host or 'all addresses'}"
     if error.errno == errno.EADDRINUSE:
@@ -275,15 +238,6 @@ def _explained(error: OSError, host: str | None, port: int) -> ConfigurationErro
     if isinstance(error, socket.gaierror):
         return ConfigurationError(f"host {host!r} cannot be resolved: {error.strerror}")
     return ConfigurationError(f"{where} cannot be opened: {error.strerror or error}")
-
-
-def unlink_socket(path: str) -> None:
-    """Remove the socket that `open_listeners` has made."""
-    try:
-        if stat.S_ISSOCK(Path(path).lstat().st_mode):
-            Path(path).unlink()
-    except OSError:
-        pass  # somebody removed it already
 
 
 def give_up_unstarted(url: str, process: int, listeners: list[socket.socket]) -> None:

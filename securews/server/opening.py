@@ -34,6 +34,7 @@ from securews.protocol.opening import CONTINUE, wants_websocket
 from securews.server import pages
 from securews.server.answers import RETRY, Answer, encode_answer, internal_error
 from securews.server.core import Core, peer_name, printable_address
+from securews.server.hosts import check_host
 from securews.server.io_threads import IOThread
 from securews.server.leases import Lease, Task
 from securews.server.page_body import PageBody
@@ -41,7 +42,7 @@ from securews.server.request_gate import Place
 from securews.server.router import Page
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads
-from securews.server.upgrade import Upgrade, check_host, serve
+from securews.server.upgrade import Upgrade, serve
 from securews.transport.socket_handler import PlainHTTPError, Want
 
 __all__ = ["Opening"]
@@ -233,7 +234,7 @@ class Opening(Consumer):
     def _head_complete(self, head: RequestHead) -> None:
         self._head_only = head.method == "HEAD"
         request = self._request(head)
-        check_host(self._core, head, request)
+        check_host(self._core, request, self.channel.stream.local_address)
         page = self._core.router.page(head.path)
         if wants_websocket(head) or page is None:
             self._upgrade(Upgrade(self._core, head, request))

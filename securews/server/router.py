@@ -120,6 +120,10 @@ class Router:
         """Whether requests for `host` are served at all."""
         return self._default is not None or host in self._hosts or not self._hosts
 
+    def names_host(self, host: str) -> bool:
+        """Whether a handler is registered for `host` by this name, and not for any."""
+        return host in self._hosts
+
     def route(self, host: str, path: str) -> Route | None:
         """The route of a request: exact paths first, this host's before the default host's."""
         entries = [e for e in (self._hosts.get(host), self._default) if e is not None]

@@ -33,6 +33,7 @@ from securews.server.arguments import check_arguments
 from securews.server.certificate_care import CertificateCare, check_revalidation
 from securews.server.core import Core
 from securews.server.descriptors import allow_descriptors
+from securews.server.hosts import named_hosts
 from securews.server.io_threads import check_io_threads
 from securews.server.router import PageFunction, check_path
 from securews.server.routes import make_route
@@ -99,6 +100,7 @@ class WebSocketServer:
         socket_handler = checked_socket_handler(socket_handler, host)
         check_revalidation(server_options.revalidate_interval, socket_handler)
         self._host = address or "localhost"
+        hosts = named_hosts(server_options.allowed_hosts, self._host)
         backlog = server_options.limits.backlog
         listeners = (
             listener.adopt_listeners(sockets)
@@ -106,8 +108,8 @@ class WebSocketServer:
             else listener.open_listeners(host, port, path, backlog)
         )
         self._addresses: list[SocketAddress] = [s.getsockname() for s in listeners]
-        self._core = Core(self, socket_handler, server_options)
-        self._acceptors = Acceptors(self._core, listeners, path)
+        self._core = Core(self, socket_handler, server_options, hosts)
+        self._acceptors = Acceptors(self._core, listeners)
         self._care = CertificateCare(self._core)
         self._stopping = Stopping(self._core, self._acceptors.close, self._core.io.stop)
         self._state = State.NEW

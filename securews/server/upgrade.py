@@ -27,29 +27,11 @@ from securews.server.router import Route
 from securews.server.session import Session
 from securews.server.threads import AcceptingThreads
 
-__all__ = ["Upgrade", "check_host", "find_route", "serve"]
+__all__ = ["Upgrade", "find_route", "serve"]
 
 Ended: TypeAlias = Callable[[Session], None]
 
 log = logging.getLogger("securews.server")
-
-
-def check_host(core: Core, head: RequestHead, request: Request) -> None:
-    """Refuse a host that is not served here, or not under this certificate.
-
-    Raises:
-        Reject: 421 (RFC 9110, section 15.5.20).
-    """
-    if not core.router.knows_host(head.host):
-        raise Reject(421, None, f"host {printable(head.host)} is not served here\n")
-    tls = request.tls
-    if (
-        tls is not None
-        and tls.client_certificate is not None
-        and tls.server_name
-        and tls.server_name.lower().rstrip(".") != head.host
-    ):
-        raise Reject(421, None, "the Host header and the TLS server name differ\n")
 
 
 def find_route(core: Core, head: RequestHead) -> Route:

@@ -422,6 +422,8 @@ class TestOptionFlags:
             text, value = "serial", AcceptingMethod.SERIAL
         elif field.name == "slow_client":
             text, value = "drop", "drop"
+        elif field.name == "allowed_hosts":
+            text, value = "chat.example.org,::1", ["chat.example.org", "::1"]
         else:
             text, value = "7", 7
         assert self.parse(flag, text) == {field.name: value}

@@ -440,6 +440,15 @@ def _end_of_a_client_that_would_not_be_let_in_now(tmp_path, **options):
         return client.read_close().close_code if readable(client, A_WHILE) else "open"
 
 
+@scenario("allowed_hosts", ((), 421), (("chat.example.org",), 200))
+def _answer_to_another_host(**options):
+    server = plain(**options)
+    server.page("/page")(lambda request: "ok")
+    with server, RawClient(server.address, upgrade=False) as client:
+        client.send_raw(b"GET /page HTTP/1.1\r\nHost: chat.example.org\r\n\r\n")
+        return int(client.read_head().split()[1])
+
+
 @scenario("free_handlers", (True, ["closed"]), (False, []))
 def _what_a_handler_is_told_at_the_stop(**options):
     told = []
