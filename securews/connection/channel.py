@@ -234,7 +234,7 @@ class Channel(Owner):
         self.phase = FINISHING
         self._reading = False
         if within is not None:
-            self._phase_timer = self.loop.timers.call_at(self.loop.now + within, self._give_up)
+            self._phase_timer = self.loop.call_later(within, self._give_up)
         self.flush()
         self._update_interest()
 
@@ -335,7 +335,7 @@ class Channel(Owner):
         self.phase = DRAINING
         if self._phase_timer is not None:
             self._phase_timer.cancel()
-        self._phase_timer = self.loop.timers.call_at(self.loop.now + DRAIN_SECONDS, self._close)
+        self._phase_timer = self.loop.call_later(DRAIN_SECONDS, self._close)
         consumer = self.consumer
         consumer.finished()
         if self.phase is DRAINING:
@@ -351,14 +351,14 @@ class Channel(Owner):
         self._update_interest()
         if self.write_timeout is not None:
             self._in_kernel = bytes_in_kernel(self.fd)
-            self._progress_at = self.loop.now
+            self._progress_at = self.loop.clock()  # a callback may have taken long
             if self._write_timer is None:
                 self._judge_later(self.write_timeout)
 
     def _judge_later(self, seconds: float) -> None:
         # Not once in `seconds`: what the peer took at the beginning would count at the end.
-        soon, due = self.loop.now + seconds / LOOKS, self._progress_at + seconds
-        self._write_timer = self.loop.timers.call_at(min(soon, due), self._judge_progress)
+        left = self._progress_at + seconds - self.loop.clock()
+        self._write_timer = self.loop.call_later(min(seconds / LOOKS, left), self._judge_progress)
 
     def _judge_progress(self) -> None:
         """Give up a peer whose socket has been full for `write_timeout` without progress."""

@@ -302,7 +302,7 @@ class Connection(Intake):
     def _account(self, held: int) -> None:
         """Tell the budget what is held, and do what it wants done."""
         link, self._held = self.link, held
-        movable = 0 if self._finished else link.sending.size + link.receiving.size
+        movable = 0 if self._finished else link.sending.ready + link.receiving.size
         for holder, verdict in self._budget.account(self, held, movable, self._finished):
             holder.obey(verdict)
 
@@ -340,8 +340,8 @@ class Connection(Intake):
     def _await_close(self) -> None:
         """Our Close is queued: nothing but the peer's is awaited, and not for ever."""
         if self._close_timer is None and self.options.close_timeout is not None:
-            due = self.loop.now + self.options.close_timeout
-            self._close_timer = self.loop.timers.call_at(due, self._close_timed_out)
+            seconds = self.options.close_timeout
+            self._close_timer = self.loop.call_later(seconds, self._close_timed_out)
         self.link.discard_messages()
 
     def _close_timed_out(self) -> None:

@@ -149,7 +149,7 @@ class Sender:
         link = self._link
         if link.sending.size >= self._bound:
             self._flush_now()
-        if link.offer(frame, self._hard_bound):
+        if link.offer(frame, self._hard_bound_here()):
             return True
         self.refused()
         return False
@@ -245,8 +245,8 @@ class Sender:
     # -- internal --------------------------------------------------------------------------
 
     def _hard_bound_here(self) -> int:
-        """`_hard_bound`; more for another loop, which may be behind: no fault of the peer."""
-        if self._link.blocked or self._loop.on_loop_thread():
+        """`_hard_bound`; more where no socket was offered it yet: no fault of the peer."""
+        if self._link.blocked:
             return self._hard_bound
         return HARD_BOUND * self._hard_bound
 

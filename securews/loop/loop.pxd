@@ -22,7 +22,7 @@ cdef class Loop:
     cpdef bint on_loop_thread(self) except -1
     cpdef bint on_io_thread(self) except -1
     cpdef schedule(self, Owner owner)
-    @cython.locals(timer=Timer)
+    @cython.locals(timer=Timer, polled=double)
     cpdef turn(self)
     @cython.locals(owner=Owner)
     cdef _do_what_was_asked(self)

@@ -40,7 +40,7 @@ from securews.common.locks import Lock
 from securews.common.syscalls import drain, poke
 from securews.loop.poller import EndedPoller, Poller, make_poller
 from securews.loop.relay import Relay
-from securews.loop.timers import Timers
+from securews.loop.timers import Timer, Timers
 
 __all__ = ["Caller", "Loop", "Owner", "Watched", "on_io_thread"]
 
@@ -173,7 +173,8 @@ class Loop:
     def schedule(self, owner: Owner) -> None:
         """Call `owner.flush_scheduled()` soon, and wake the loop if it sleeps."""
         self._lock.acquire()  # not `with`, which costs four times as much where it is compiled
-        self._scheduled.append(owner)
+        if not self._over:  # else it would keep the owner, which refers to it
+            self._scheduled.append(owner)
         wake, self._asleep = self._asleep, False
         self._lock.release()
         if wake:
@@ -189,6 +190,13 @@ class Loop:
         if wake:
             self.wake()
         return True
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back after `seconds`. Loop thread.
+
+        They are counted from this moment. `now` is older: a callback may have taken long.
+        """
+        return self.timers.call_at(self.clock() + seconds, callback)
 
     @property
     def signal_fd(self) -> int:
@@ -274,6 +282,7 @@ class Loop:
     def turn(self) -> None:
         """Take one turn."""
         ready = self._poller.poll(self._time_to_sleep())
+        polled = self.clock()
         self._asleep = False  # without the lock: at worst another thread wakes us in vain
         for fd, mask in ready:
             self.now = self.clock()
@@ -282,11 +291,14 @@ class Loop:
                 self._tell(owner, mask)
             elif fd == self._wake_read:
                 self._clear_wake_up()
-        self.now = self.clock()
-        for timer in self.timers.take_due(self.now):
+        # The time of the poll: a callback may have taken long since, and what a peer has sent
+        # meanwhile is read before it is judged.
+        self.now = polled
+        for timer in self.timers.take_due(polled):
             callback = timer.take_callback()
             if callback is not None:
                 self._call(callback)
+        self.now = self.clock()
         # Without the lock: what is added later is seen before the loop sleeps.
         if self._scheduled or self._calls:
             self._do_what_was_asked()

@@ -220,7 +220,7 @@ class Acceptor:
     def _wait(self) -> None:
         """Accept nothing for a while, twice as long each time."""
         self._core.loop.unwatch(self)
-        self._core.loop.timers.call_at(self._core.loop.now + self._pause, self._resume)
+        self._core.loop.call_later(self._pause, self._resume)
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     def _shed_one(self) -> None:

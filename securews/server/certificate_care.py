@@ -49,7 +49,7 @@ class CertificateCare:
 
     def _check_expiry(self) -> None:
         loop = self._core.loop
-        loop.timers.call_at(loop.now + INTERVAL, self._check_expiry)
+        loop.call_later(INTERVAL, self._check_expiry)
         self._warn_of_expiry()
 
     def _warn_of_expiry(self) -> None:
@@ -67,7 +67,7 @@ class CertificateCare:
 
     def _watch_age(self) -> None:
         loop = self._core.loop
-        loop.timers.call_at(loop.now + INTERVAL, self._look_at_age)
+        loop.call_later(INTERVAL, self._look_at_age)
 
     def _look_at_age(self) -> None:
         if not self._core.new_threads.submit(self._renew):
@@ -85,7 +85,7 @@ class CertificateCare:
     def _watch_files(self) -> None:
         interval, loop = self._core.options.reload_interval, self._core.loop
         if interval is not None:
-            loop.timers.call_at(loop.now + interval, self._look_at_files)
+            loop.call_later(interval, self._look_at_files)
 
     def _look_at_files(self) -> None:
         if not self._core.new_threads.submit(self._reload_if_changed):
@@ -117,7 +117,7 @@ class CertificateCare:
     def _watch_clients(self) -> None:
         interval, loop = self._core.options.revalidate_interval, self._core.loop
         if interval is not None:
-            loop.timers.call_at(loop.now + interval, self._look_at_clients)
+            loop.call_later(interval, self._look_at_clients)
 
     def _look_at_clients(self) -> None:
         if not self._core.new_threads.submit(self._close_who_is_refused_now):

@@ -115,8 +115,7 @@ class Opening(Consumer):
         """Begin with the deadline, and wait for the first byte."""
         loop = self._io.loop
         if self._core.options.open_timeout is not None:
-            due = loop.now + self._core.options.open_timeout
-            self._timer = loop.timers.call_at(due, self._timed_out)
+            self._timer = loop.call_later(self._core.options.open_timeout, self._timed_out)
         loop.watch(self, read=True, write=False)
         self._lease.is_silent(self.make_room, loop.now)
 

@@ -277,7 +277,7 @@ class WebSocketServer:
         self._core.stop_asked = True
         self._core.loop.call_soon(partial(self._stopping.begin, grace, jitter, code))
         if not self._core.own_thread():
-            self._stopped.wait(grace + jitter + 5.0)
+            self._stopped.wait(min(grace + jitter + 5.0, threading.TIMEOUT_MAX))
 
     def __enter__(self) -> Self:
         return self.start_background()
@@ -318,7 +318,8 @@ class WebSocketServer:
         """Send one message to many, without waiting for any of them. Any thread.
 
         Where so much waits for one of them that it may be too slow, the I/O thread has a turn
-        first, for at most a second; on an I/O thread nothing waits.
+        first, for at most a second; on an I/O thread nothing waits. There the message leaves when
+        the callback has returned, however long that takes: one flush for each receiver.
 
         Args:
             message: str is text, bytes-like is binary.

@@ -68,11 +68,11 @@ class Stopping:
                 if jitter > 0 and grace > 0:
                     delay = random.uniform(0, jitter)  # noqa: S311 - spreads load, hides nothing
                     closing = partial(_close, session, code)
-                    core.loop.timers.call_at(core.loop.now + delay, closing)
+                    core.loop.call_later(delay, closing)
                 elif grace > 0:
                     _close(session, code)
             self._end_openings(at_once=False)
-            self._timer = core.loop.timers.call_at(core.loop.now + grace + jitter, self._abort_all)
+            self._timer = core.loop.call_later(grace + jitter, self._abort_all)
         if grace <= 0:
             self._abort_all()
         self._check()
@@ -101,7 +101,7 @@ class Stopping:
         if self._timer is not None:
             self._timer.cancel()
         moment = LAST_MOMENT_AT_EXIT if self._at_exit else LAST_MOMENT
-        self._timer = self._core.loop.timers.call_at(self._core.loop.now + moment, self._abandon)
+        self._timer = self._core.loop.call_later(moment, self._abandon)
 
     def _abandon(self) -> None:
         for peer, name, thread in self._core.leases.at_work():

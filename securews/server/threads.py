@@ -59,7 +59,7 @@ class Pool:
                 return False
             self._started += 1
             thread = threading.Thread(
-                target=self._work, args=(job,), name=f"{self._name}-{self._started}", daemon=True
+                target=self._work, args=([job],), name=f"{self._name}-{self._started}", daemon=True
             )
             self.threads.add(thread)
         return _start(thread, self._forget)
@@ -74,7 +74,9 @@ class Pool:
         with self._changed:
             self.threads.discard(thread)
 
-    def _work(self, job: Job | None) -> None:
+    def _work(self, first: list[Job]) -> None:
+        # In a list that is emptied: the Thread keeps its arguments for as long as it lives.
+        job: Job | None = first.pop()
         try:
             while job is not None:
                 _run(job)

@@ -584,3 +584,81 @@ class Schedules(RuleBasedStateMachine):
 
 Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSchedules = Schedules.TestCase
+
+
+# -- deadlines beside callbacks that take long -----------------------------------------------------
+
+
+def sends_late(bench, seconds, payload):
+    """A peer whose message is answered after so many seconds in the callback."""
+
+    def answer(message):
+        bench.clock.now += seconds
+        peer.connection.sender.send_message(Opcode.BINARY, payload)
+
+    peer = bench.open(on_message=answer, write_timeout=1.0, close_timeout=1.0)
+    return peer
+
+
+def test_a_socket_that_fills_late_in_a_callback_has_its_write_timeout_from_then(bench):
+    peer = sends_late(bench, 5.0, bytes(90_000))
+    peer.takes(40_000).says(message(b"?"))
+    bench.settle()
+    peer.takes(None)
+    bench.settle()
+    assert peer.channel.phase is Phase.OPEN
+    assert peer.data == [bytes(90_000)]
+
+
+def test_what_is_answered_late_has_the_whole_time_to_be_read(bench):
+    peer = sends_late(bench, 5.0, bytes(90_000))
+    peer.takes(None).says(message(b"?") + frame(Opcode.CLOSE))
+    bench.settle()
+    assert peer.channel.phase is Phase.DRAINING
+    bench.advance(1.9, step=0.1)
+    assert peer.channel.phase is Phase.DRAINING
+    bench.advance(0.2, step=0.1)
+    assert peer.channel.phase is Phase.CLOSED
+
+
+def test_a_close_late_in_a_callback_is_awaited_for_close_timeout(bench):
+    def close(message):
+        bench.clock.now += 5.0
+        peer.connection.start_close(4000, "late")
+
+    peer = bench.open(on_message=close, close_timeout=1.0)
+    peer.takes(None).says(message(b"?"))
+    bench.settle()
+    peer.says(frame(Opcode.CLOSE, (4000).to_bytes(2)))
+    bench.settle()
+    assert peer.user.end == (4000, "us")
+
+
+def test_a_pong_that_came_while_a_callback_took_long_is_read_before_its_peer_is_judged(bench):
+    def hold(message):
+        bench.clock.now += 5.0
+        waiting.says(frame(Opcode.PONG, waiting.frames[-1].payload))
+
+    waiting = bench.open(ping_interval=1.0, ping_timeout=1.0)
+    busy = bench.open(ping_interval=None, on_message=hold)
+    waiting.takes(None)
+    bench.advance(1.5, step=0.1)
+    assert waiting.frames
+    busy.says(message(b"?"))
+    bench.settle()
+    assert waiting.channel.phase is Phase.OPEN
+
+
+def test_what_waits_behind_a_message_stream_does_not_keep_its_handler_from_reading():
+    """Nothing but the handler can end the stream; were it not read to, it might wait for ever."""
+    with Bench(max_buffered=100_000) as bench:
+        peer = bench.open(event_driven=False, outbox_bytes=1 << 20)
+        peer.takes(None)
+        bench.settle()
+        elsewhere(peer.connection.sender.begin_stream)
+        peer.connection.sender.offer(frame(Opcode.BINARY, bytes(90_000)))
+        bench.settle()
+        assert peer.connection._memory_held() > 90_000
+        peer.says(message(b"?"))
+        bench.settle()
+        assert list(peer.link.receiving.messages) == [b"?"]

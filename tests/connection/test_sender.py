@@ -12,6 +12,7 @@ from support import errors_in
 
 from securews.common.errors import ConnectionClosed
 from securews.connection.compressing import SharedMessage
+from securews.connection.interfaces import Consumer
 from securews.connection.link import HARD_BOUND
 from securews.protocol.deflate import Deflate
 from securews.protocol.events import Close
@@ -225,6 +226,14 @@ def test_on_another_loop_nobody_is_slow_before_its_own_loop_had_a_turn(bench):
 
 
 # -- when it leaves --------------------------------------------------------------------------------
+
+
+def test_on_its_loop_nobody_is_slow_whose_connection_has_not_begun_to_send(bench):
+    """Between `accept()` and its first turn a connection is among those that a broadcast meets."""
+    peer = bench.open(outbox_bytes=1000)
+    peer.channel.consumer = Consumer()  # the opening, which gives up nothing of the queue
+    for _ in range(6):
+        assert offer(peer, bytes(1000))
 
 
 def test_what_is_much_or_late_in_a_callback_leaves_at_once(bench):

@@ -128,6 +128,37 @@ def elsewhere(function, *args):
 # -- a turn ----------------------------------------------------------------------------------------
 
 
+def test_a_timer_that_falls_due_during_a_turn_waits_for_what_the_next_poll_brings(stage):
+    loop, notes = stage.loop, stage.notes
+
+    class Slow(Recorder):
+        def on_ready(self, mask):
+            stage.clock.now += 5.0
+
+    owner = Slow(notes)
+    loop.timers.call_at(stage.clock.now + 1.0, lambda: notes.append("timer"))
+    loop.watch(owner, read=True, write=False)
+    stage.ready(owner, READABLE)
+    loop.turn()
+    assert notes == []
+    loop.turn()
+    assert notes == ["timer"]
+
+
+def test_call_later_counts_from_the_call_and_not_from_the_beginning_of_the_turn(stage):
+    loop = stage.loop
+    stage.clock.now += 5.0
+    timer = loop.call_later(1.0, lambda: None)
+    assert timer.when == stage.clock.now + 1.0
+
+
+def test_a_loop_that_has_ended_keeps_no_owner_that_is_scheduled(stage):
+    loop = stage.loop
+    loop._over = True
+    loop.schedule(stage.owner("late"))
+    assert not loop._scheduled
+
+
 def test_a_turn_tells_of_descriptors_then_timers_then_calls_then_the_scheduled_then_the_rest(stage):
     loop, notes = stage.loop, stage.notes
     watched, scheduled, left, ended = (stage.owner(name) for name in ("w", "s", "l", "e"))

@@ -260,6 +260,12 @@ def test_stop_with_grace_0_aborts_at_once():
             client.read_frame()
 
 
+def test_stop_takes_a_grace_of_any_length():
+    with securews.serve(0, echo, tls=False) as server:
+        server.stop(grace=1e300)
+    assert not server.ready
+
+
 def test_a_second_stop_with_grace_0_hurries_the_first():
     with plain(Echo()) as server, RawClient(server.address) as mute:
         eventually(lambda: server.connections)

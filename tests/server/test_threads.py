@@ -3,6 +3,7 @@
 import asyncio
 import select
 import threading
+import weakref
 
 import pytest
 from support import (
@@ -558,8 +559,28 @@ def test_a_thread_that_was_idle_for_too_long_makes_room_at_once(monkeypatch):
     """Between the end of its wait and the end of the thread no job may be refused for it."""
     monkeypatch.setattr("securews.server.threads.IDLE_SECONDS", 0.0)
     pool = Pool(1, "none")
-    pool._work = lambda job: (job(), pool._next())  # a thread that never gets to its last line
+    pool._work = lambda first: (
+        first.pop()(),
+        pool._next(),
+    )  # a thread that never gets to its last line
     ran = Happened()
     for count in (1, 2):
         eventually(lambda: pool.submit(ran), "room in the pool")
         ran.wait(count)
+
+
+def test_a_pool_thread_keeps_nothing_of_its_first_job():
+    class Request:
+        """What a job refers to."""
+
+        def handle(self):
+            pass
+
+    request = Request()
+    kept = weakref.ref(request)
+    pool = Pool(1, "keeping")
+    assert pool.submit(request.handle)
+    del request
+    eventually(lambda: kept() is None, "the end of what the job referred to")
+    assert pool.threads
+    pool.close()
