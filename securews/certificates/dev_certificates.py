@@ -131,7 +131,8 @@ def ensure_certificates(
 
     Raises:
         ConfigurationError: a host, a name or a number of days that does not fit; a file that
-            gen-dev-certs did not make; a directory or file that cannot be read or written.
+            gen-dev-certs did not make; a directory or file that cannot be read or written, or
+            that another user can change.
     """
     asked = tuple(checked_host(host) for host in hosts)
     names = {checked_client(client) for client in clients}
@@ -143,7 +144,7 @@ def ensure_certificates(
             names.update(_clients_in(directory))
             client_files = {name: PairFiles(directory, f"client-{name}") for name in sorted(names)}
             for files in (ca_files, server_files, *client_files.values()):
-                files.read_certificate()  # raises for one that is not ours, before any change
+                files.check_owners()  # before any change
             authority, entry = _ensure_authority(ca_files)
             job = _Job(authority, days, force)
             server = _ensure_server(job, server_files, asked)

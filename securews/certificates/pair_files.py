@@ -4,6 +4,9 @@ Every file is written beside its place and renamed into it, so that a reader mee
 the new one and never a half; a key is born with mode 0600 and never passes through a wider one.
 Two renames are no single step: who dies between them leaves a key that does not match, which the
 next run finds and renews. One writer at a time works in a directory (`locked`).
+
+What is kept is trusted from then on, so it has to be this user's or root's: the directory, each
+file, and a link to it. The rule is that of keys that are served (transport/key_files.py).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +26,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from securews.certificates.issuing import CertifiedKey
 from securews.common.errors import ConfigurationError
-from securews.transport.key_files import FORBIDDEN_MODE, issued_by_development_ca
+from securews.transport.key_files import (
+    FORBIDDEN_MODE,
+    WRITABLE_BY_OTHERS,
+    foreign_owner,
+    issued_by_development_ca,
+)
 
 __all__ = ["PairFiles", "UnusableError", "locked"]
 
@@ -51,7 +60,8 @@ class PairFiles:
 
         Raises:
             UnusableError: one is missing or damaged, or they do not belong together.
-            ConfigurationError: the key is encrypted: somebody meant it to be.
+            ConfigurationError: the key is encrypted: somebody meant it to be; or a file belongs
+                to another user.
         """
         for path in (self.certificate, self.key):
             if not path.exists():
@@ -59,8 +69,12 @@ class PairFiles:
         certificate = self.read_certificate()
         if certificate is None:
             raise UnusableError(f"{self.certificate.name} was truncated or damaged")
+        text, status = _read_own(self.key)
+        if status.st_mode & WRITABLE_BY_OTHERS:
+            mode = stat.S_IMODE(status.st_mode)
+            raise UnusableError(f"{self.key.name} had mode {mode:04o}, and others could change it")
         try:
-            key = load_pem_private_key(self.key.read_bytes(), password=None)
+            key = load_pem_private_key(text, password=None)
         except TypeError as error:
             raise ConfigurationError(
                 f"{self.key} is encrypted and development keys are not: take the password off, "
@@ -74,14 +88,25 @@ class PairFiles:
             raise UnusableError(f"{self.key.name} was no ECDSA key")
         return CertifiedKey(certificate, key)
 
+    def check_owners(self) -> None:
+        """See that a pair which is there may be used.
+
+        Raises:
+            ConfigurationError: another user's file, or a certificate that is not one of ours.
+        """
+        self.read_certificate()
+        with contextlib.suppress(FileNotFoundError):
+            _read_own(self.key)
+
     def read_certificate(self) -> x509.Certificate | None:
         """The certificate alone; None where it is missing or damaged.
 
         Raises:
-            ConfigurationError: it is not one of ours, and so not ours to replace.
+            ConfigurationError: it is not one of ours, and so not ours to replace; or the file
+                belongs to another user.
         """
         try:
-            certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            certificate = x509.load_pem_x509_certificate(_read_own(self.certificate)[0])
         except (FileNotFoundError, ValueError):
             return None
         if not issued_by_development_ca(certificate):
@@ -113,14 +138,10 @@ def locked(directory: Path) -> Iterator[None]:
     milliseconds.
 
     Raises:
-        ConfigurationError: everybody may write in the directory.
+        ConfigurationError: others may write in the directory, or it belongs to another user.
     """
     _make(directory)
-    mode = directory.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise ConfigurationError(
-            f"everybody may write in {directory}, and so exchange its keys: chmod o-w {directory}"
-        )
+    _check_directory(directory)
     # A file of its own, because NFS cannot lock a directory. It stays: a lock file that is
     # deleted can be held by two.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -144,6 +165,41 @@ def _make(directory: Path) -> None:
         directory.chmod(0o700)  # whatever the umask took away
     if not directory.is_dir():
         raise ConfigurationError(f"{directory} is not a directory")
+
+
+def _check_directory(directory: Path) -> None:
+    for status in (directory.lstat(), directory.stat()):
+        if foreign := foreign_owner(status):
+            raise ConfigurationError(
+                f"{directory} {foreign}, and so exchange its keys: run this as that user, or "
+                "choose another directory (--out)"
+            )
+    if status.st_mode & WRITABLE_BY_OTHERS and not status.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(
+            f"others may write in {directory}, and so exchange its keys: "
+            f"chmod go-w {shlex.quote(str(directory))}"
+        )
+
+
+def _read_own(path: Path) -> tuple[bytes, os.stat_result]:
+    """What stands in a file of this user or root, and its owner and mode.
+
+    Raises:
+        ConfigurationError: the file, or the link that leads to it, belongs to another user.
+        OSError: it is missing or cannot be read.
+    """
+    _check_owner(path, path.lstat())  # first: another user's pipe would never open
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        _check_owner(path, status)
+        return file.read(), status
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if foreign := foreign_owner(status):
+        raise ConfigurationError(
+            f"{path} {foreign}, and is not used: delete it, or choose another directory (--out)"
+        )
 
 
 def _write_atomically(path: Path, data: bytes, mode: int) -> None:

@@ -1,9 +1,13 @@
 """A worker of `--workers N`, seen from inside: what it inherits, and how it obeys its parent.
 
 The parent (workers.py) leaves the descriptors' numbers in an environment variable: the listening
-sockets, and one end of a socket pair, the lifeline. The worker says there once that it serves;
-then it listens. The end of the lifeline is the end of the parent, killed perhaps: the worker
-drains and ends as if it had been told to.
+sockets, and one end of a socket pair, the lifeline. The worker says there that it serves; then it
+listens. The end of the lifeline is the end of the parent, killed perhaps: the worker drains and
+ends as if it had been told to.
+
+Each word is obeyed apart from the listening, so that an end is heard while files of a file system
+that hangs are read. The parent says RELOAD again only after RELOADED: words do not pile up, and
+there is always room for STOP and FORCE.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from securews.common.errors import ConfigurationError
@@ -19,13 +25,15 @@ from securews.common.errors import ConfigurationError
 if TYPE_CHECKING:
     from securews.server.server import WebSocketServer
 
-__all__ = ["FORCE", "RELOAD", "STOP", "VARIABLE", "Inheritance", "inherited"]
+__all__ = ["FORCE", "RELOAD", "RELOADED", "STOP", "VARIABLE", "Inheritance", "inherited"]
 
 log = logging.getLogger("securews.workers")
 
 VARIABLE = "SECUREWS_WORKER"
 STOP, FORCE, RELOAD = b"s", b"f", b"r"
 """What a parent says: end in order; end at once; read the certificate files again."""
+RELOADED = b"r"
+"""What a worker says, after its URL: that it has read them, or could not."""
 
 
 class Inheritance:
@@ -39,25 +47,41 @@ class Inheritance:
     def __init__(self, listeners: list[socket.socket], lifeline: socket.socket) -> None:
         self.listeners = listeners
         self._lifeline = lifeline
+        self._told_to_end = False
 
     def serve(self, server: WebSocketServer) -> None:
         """Serve until the parent, or a signal, ends it."""
-        try:
-            self._lifeline.send(server.url.encode())
-        except OSError:
-            pass  # the parent is gone, which is what the thread is about to read
+        self._say(server.url.encode())
         threading.Thread(target=self._obey, args=(server,), daemon=True).start()
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except RuntimeError:
+            if not self._told_to_end:  # else the end has come before the start, and is no fault
+                raise
 
     def _obey(self, server: WebSocketServer) -> None:
         while word := self._next_word():
             if word == RELOAD:
-                _reload(server)
+                _apart(partial(self._reload, server))
             else:
-                # In a thread of its own: stop() waits, and more words may come.
-                grace = {} if word == STOP else {"grace": 0.0}
-                threading.Thread(target=server.stop, kwargs=grace, daemon=True).start()
+                self._told_to_end = True
+                _apart(server.stop if word == STOP else partial(server.stop, 0.0))
+        self._told_to_end = True
         server.stop()
+
+    def _reload(self, server: WebSocketServer) -> None:
+        try:
+            server.reload_tls()
+        except ConfigurationError as error:
+            log.error("%s", error)
+        finally:
+            self._say(RELOADED)
+
+    def _say(self, word: bytes) -> None:
+        try:
+            self._lifeline.send(word)
+        except OSError:
+            pass  # the parent is gone, which is what _obey reads
 
     def _next_word(self) -> bytes:
         try:
@@ -83,8 +107,9 @@ def inherited() -> Inheritance | None:
     return Inheritance(listeners, lifeline)
 
 
-def _reload(server: WebSocketServer) -> None:
+def _apart(work: Callable[[], None]) -> None:
+    """Do it in a thread of its own, which may wait; where none can be started, in this one."""
     try:
-        server.reload_tls()
-    except ConfigurationError as error:
-        log.error("%s", error)
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:
+        work()

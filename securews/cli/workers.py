@@ -12,6 +12,11 @@ its error is the command's, said once. Later a worker that has ended is replaced
 that does not live long after longer and longer pauses; where even that does not help the parent
 gives up, for that worker's share of the clients would wait for ever.
 
+What is wanted of a worker is a state and not a queue of words: a reload is wanted or not, and an
+end overrules it. A storm of SIGHUPs is one reload, and another one when that is over; each word
+to a worker is one that has room in the lifeline, whatever the worker does meanwhile. Signals are
+kept in the same way (`_Signals`).
+
 Words go over the lifeline and not by signals: systemd and `docker stop` may send SIGTERM to every
 process of a service, and for a worker that gets the parent's, too, the second would mean force.
 For the same reason a worker has a process group of its own, or Ctrl-C would reach it directly.
@@ -27,11 +32,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
+from typing import Self
 
-from securews.cli.worker import FORCE, RELOAD, STOP, VARIABLE
+from securews.cli.worker import FORCE, RELOAD, RELOADED, STOP, VARIABLE
 from securews.server.stopping import GRACE
 
 __all__ = ["Workers"]
@@ -62,6 +67,9 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.lifeline: socket.socket | None = None
         self.serving = False
+        self._reload_wanted = False
+        self._reloading = False
+        """A RELOAD is on its way, or at work."""
         self.started_at = 0.0
         self.young_ends = 0
         self.start_at: float | None = None
@@ -77,6 +85,7 @@ class Worker:
         ours.setblocking(False)
         descriptors = [*(sock.fileno() for sock in self.listeners), theirs.fileno()]
         self.started_at, self.start_at, self.serving = time.monotonic(), None, False
+        self._reload_wanted = self._reloading = False  # a new one has new files anyway
         with theirs:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - this very command line
@@ -91,13 +100,35 @@ class Worker:
                 raise
         self.lifeline = ours
 
-    def tell(self, word: bytes) -> None:
-        """Say a word of worker.py; it is heard once the worker serves."""
+    def listens(self) -> None:
+        """It has said so: it serves, or has read the certificate files."""
+        self.serving, self._reloading = True, False
+        self._offer_reload()
+
+    def reload(self) -> None:
+        """Have it read the certificate files, once it serves and has read them the last time."""
+        self._reload_wanted = True
+        self._offer_reload()
+
+    def end(self, *, at_once: bool) -> None:
+        """Have it end, in order or at once."""
+        if self.serving:
+            self._tell(FORCE if at_once else STOP)
+        elif self.process is not None:
+            self.process.terminate()  # it still imports, and has nothing to end in order
+
+    def _offer_reload(self) -> None:
+        if self._reload_wanted and self.serving and not self._reloading:
+            self._reload_wanted, self._reloading = False, True
+            self._tell(RELOAD)
+
+    def _tell(self, word: bytes) -> None:
+        """Say a word of worker.py, of which there are never more than a few on their way."""
         if self.lifeline is not None:
             try:
                 self.lifeline.send(word)
             except OSError:
-                pass  # it has just ended, or has not listened to the last thousand words
+                pass  # it has just ended
 
 
 class Workers:
@@ -114,7 +145,8 @@ class Workers:
         self._workers = [Worker(n, sockets) for n, sockets in enumerate(listeners, 1)]
         self._announce: Callable[[str], None] | None = announce
         self._selector = selectors.DefaultSelector()
-        self._signals = 0
+        self._ends = 0
+        """How many signals to end were obeyed."""
         self._stopping = False
         self._kill_at: float | None = None
         """When workers that are to end and have not are killed."""
@@ -123,12 +155,16 @@ class Workers:
     def run(self) -> int:
         """Serve until it is over, in the main thread; the exit code."""
         try:
-            with _signals_read() as signals:
-                self._selector.register(signals, selectors.EVENT_READ)
+            with _Signals() as signals:
+                self._selector.register(signals.bell, selectors.EVENT_READ)
                 self._start(self._workers[0])
                 while not self._stopping or any(w.process for w in self._workers):
                     for key, _ in self._selector.select(self._time_to_sleep()):
-                        self._read(key.fileobj, signals)
+                        if key.fileobj is signals.bell:
+                            signals.bell.recv(4096)
+                        else:
+                            self._read(key.fileobj)
+                    self._obey(signals)
                     self._look_after()
             return self._exit_code
         finally:
@@ -136,30 +172,30 @@ class Workers:
 
     # -- what happens ----------------------------------------------------------------------
 
-    def _read(self, source: object, signals: socket.socket) -> None:
-        if source is signals:
-            for number in signals.recv(4096):
-                self._signalled(number)
-            return
-        worker = next(worker for worker in self._workers if worker.lifeline is source)
+    def _read(self, lifeline: object) -> None:
+        worker = next(worker for worker in self._workers if worker.lifeline is lifeline)
         assert worker.lifeline is not None
         try:
-            url = worker.lifeline.recv(4096)  # one short send is one recv on a socket pair
+            word = worker.lifeline.recv(4096)  # it says one thing, and the next when told to
         except OSError:
-            url = b""
-        self._selector.unregister(worker.lifeline)  # that is all; SIGCHLD tells of its end
-        if url:
-            worker.serving = True
-            self._serves(url.decode())
+            word = b""
+        if not word:
+            self._selector.unregister(worker.lifeline)  # SIGCHLD tells of its end
+            return
+        worker.listens()
+        if word != RELOADED:
+            self._serves(word.decode())
 
-    def _signalled(self, number: int) -> None:
-        if number == signal.SIGHUP:
+    def _obey(self, signals: _Signals) -> None:
+        if signals.reload:
+            signals.reload = False
             for worker in self._workers:
-                worker.tell(RELOAD)
-        elif number != signal.SIGCHLD:  # that one only has ended the wait
-            self._signals += 1
-            log.info("stopping on a signal" if self._signals == 1 else "stopping at once")
-            self._stop(at_once=self._signals > 1)
+                worker.reload()
+        # Once in order, and once at once: more of them do not put off the kill.
+        while self._ends < min(signals.ends, 2):
+            self._ends += 1
+            log.info("stopping on a signal" if self._ends == 1 else "stopping at once")
+            self._stop(at_once=self._ends > 1)
 
     def _serves(self, url: str) -> None:
         """A worker serves: have the others follow, and say so when all do."""
@@ -237,14 +273,12 @@ class Workers:
     def _stop(self, *, at_once: bool) -> None:
         """Nobody comes in any more, and all workers drain together."""
         self._stopping = True
-        self._kill_at = time.monotonic() + (FORCED_END if at_once else HARD_END)
+        kill_at = time.monotonic() + (FORCED_END if at_once else HARD_END)
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         for worker in self._workers:
             for sock in worker.listeners:
                 sock.close()
-            if worker.serving:
-                worker.tell(FORCE if at_once else STOP)
-            elif worker.process is not None:
-                worker.process.terminate()  # it still imports, and has nothing to end in order
+            worker.end(at_once=at_once)
 
     def _forget(self, worker: Worker) -> None:
         """Its process has ended."""
@@ -273,31 +307,46 @@ class Workers:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
 
-@contextmanager
-def _signals_read() -> Iterator[socket.socket]:
-    """While inside, the numbers of signals that concern the parent can be read as bytes.
+class _Signals:
+    """What signals have asked for, while inside; in the main thread.
 
     On a terminal SIGHUP keeps its meaning: it ends the parent, and the workers drain.
+
+    Attributes:
+        bell: readable when a signal has come. It may be full, and says nothing but that.
+        reload: whether SIGHUP has come since somebody has set this to False.
+        ends: how often SIGINT or SIGTERM has come.
     """
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
+
+    def __init__(self) -> None:
+        self.bell, self._ring = socket.socketpair()
+        self.reload = False
+        self.ends = 0
+
+    def __enter__(self) -> Self:
+        self.bell.setblocking(False)
+        self._ring.setblocking(False)
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD]
         if not (sys.stdin is not None and sys.stdin.isatty()):
             numbers.append(signal.SIGHUP)
-        previous = {number: signal.signal(number, _nothing) for number in numbers}
-        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        try:
-            yield ours
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in previous.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous = {number: signal.signal(number, self._note) for number in numbers}
+        # The interpreter writes there before it comes to run _note, and runs it before anything
+        # else is called: who is woken finds what has been noted.
+        self._wakeup = signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self.bell.close()
+        self._ring.close()
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """The number is in the pipe already."""
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        elif number != signal.SIGCHLD:  # that one only ends the wait
+            self.ends += 1
 
 
 def _name_of(number: int) -> str:

@@ -293,7 +293,9 @@ class Connection(Intake):
     def _memory_held(self) -> int:
         link = self.link
         held = link.sending.memory() + link.receiving.size + self.parser.unfinished
-        if self.channel._blocked:
+        if self.channel._blocked and not self._finished:
+            # Behind our end it is the channel's, for `close_timeout`, and nobody would report that
+            # it has gone.
             held += self.channel.stream.bytes_pending
         if self._events:
             held += _memory_of(self._events)

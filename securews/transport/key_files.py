@@ -29,6 +29,7 @@ __all__ = [
     "CertificateFiles",
     "KeyFiles",
     "StrPath",
+    "foreign_owner",
     "issued_by_development_ca",
     "key_files",
     "load_key_files",
@@ -43,6 +44,8 @@ DEVELOPMENT_CA_ORGANIZATION = "securews development CA"
 
 FORBIDDEN_MODE = 0o037
 """Others may do nothing and the group may at most read (0640: Debian's ssl-cert, fsGroup)."""
+WRITABLE_BY_OTHERS = 0o022
+"""Who may write in a file, or in a directory without the sticky bit, can exchange a key."""
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -192,13 +195,19 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def foreign_owner(status: os.stat_result) -> str:
+    """That neither root nor this user owns a file or directory, in words; empty where one does."""
+    if status.st_uid in (0, os.geteuid()):
+        return ""
+    return f"belongs to another user (uid {status.st_uid}), who can change it"
+
+
 def _check_permissions(path: Path, status: os.stat_result) -> tuple[int, int, int, int]:
     """Judge the opened file, not its name: a link or a rename cannot come in between."""
     quoted = shlex.quote(str(path))
-    if status.st_uid not in (0, os.geteuid()):
+    if foreign := foreign_owner(status):
         raise ConfigurationError(
-            f"key file {path} belongs to another user (uid {status.st_uid}), who can change it; "
-            f"mend it with: sudo chown {os.geteuid()} {quoted}"
+            f"key file {path} {foreign}; mend it with: sudo chown {os.geteuid()} {quoted}"
         )
     if status.st_mode & FORBIDDEN_MODE:
         raise ConfigurationError(

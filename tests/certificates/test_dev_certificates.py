@@ -395,7 +395,7 @@ class TestDamage:
         handshake(directory)
 
     @pytest.mark.parametrize("stem", ["ca", "server", "client-pump"])
-    @pytest.mark.parametrize("mode", [0o644, 0o620, 0o604])
+    @pytest.mark.parametrize("mode", [0o644, 0o604])
     def test_a_key_that_others_may_read_is_closed_and_kept(self, directory, stem, mode):
         ensure_certificates(directory, clients=["pump"])
         key = directory / f"{stem}-key.pem"
@@ -409,6 +409,21 @@ class TestDamage:
         assert key.read_bytes() == before
         assert report.changed
         assert not report.new_authority
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602])
+    @pytest.mark.parametrize("stem", ["ca", "server", "client-pump"])
+    def test_a_key_that_others_may_change_is_renewed(self, directory, stem, mode):
+        ensure_certificates(directory, clients=["pump"])
+        key = directory / f"{stem}-key.pem"
+        before = key.read_bytes()
+        key.chmod(mode)
+        report = ensure_certificates(directory)
+        entry = entry_of(report, stem)
+        assert entry.action is Action.RENEWED
+        assert entry.reason == f"{key.name} had mode {mode:04o}, and others could change it"
+        assert key.read_bytes() != before
+        assert mode_of(key) == 0o600
+        assert report.new_authority == (stem == "ca")
 
     def test_a_key_that_a_group_may_read_is_left_alone(self, directory):
         ensure_certificates(directory)
@@ -446,6 +461,82 @@ class TestWhatIsNotOurs:
         )
         with pytest.raises(ConfigurationError, match=r"is encrypted .* take the password off"):
             ensure_certificates(directory)
+
+
+@pytest.fixture
+def belongs_to_another(monkeypatch):
+    """Have the system say that a file, a directory or a link is another user's."""
+    foreign = set()
+
+    def watched(real):
+        def status_of(*arguments, **options):
+            status = real(*arguments, **options)
+            if (status.st_dev, status.st_ino) not in foreign:
+                return status
+            return os.stat_result([*status[:4], 4711, *status[5:]])
+
+        return status_of
+
+    for name in ("stat", "fstat", "lstat"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+
+    def belongs(path):
+        status = path.lstat()
+        foreign.add((status.st_dev, status.st_ino))
+
+    return belongs
+
+
+class TestWhatIsAnotherUsers:
+    """What is adopted is trusted: whose it is decides that."""
+
+    @pytest.mark.parametrize(
+        "name", ["ca.pem", "ca-key.pem", "server.pem", "server-key.pem", "client-pump-key.pem"]
+    )
+    def test_a_file_is_not_adopted(self, directory, belongs_to_another, name):
+        ensure_certificates(directory, clients=["pump"])
+        before = contents(directory)
+        belongs_to_another(directory / name)
+        words = (
+            rf"{name} belongs to another user \(uid 4711\), who can change it, and is not used: "
+            r"delete it, or choose another directory \(--out\)$"
+        )
+        with pytest.raises(ConfigurationError, match=words):
+            ensure_certificates(directory, clients=["pump"], force=True)
+        assert contents(directory) == before
+
+    def test_root_adopts_what_is_roots_alone(self, directory, belongs_to_another, monkeypatch):
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        directory.mkdir()
+        belongs_to_another(directory)
+        with pytest.raises(ConfigurationError, match=r"certs belongs to another user \(uid 4711\)"):
+            ensure_certificates(directory)
+
+    @pytest.mark.parametrize("whose", ["the link", "its target"])
+    def test_a_link_is_as_good_as_its_target_and_who_made_it(
+        self, directory, tmp_path, belongs_to_another, whose
+    ):
+        ensure_certificates(directory)
+        key, elsewhere = directory / "ca-key.pem", tmp_path / "elsewhere.pem"
+        key.rename(elsewhere)
+        key.symlink_to(elsewhere)
+        assert not ensure_certificates(directory).changed
+        belongs_to_another(key if whose == "the link" else elsewhere)
+        with pytest.raises(ConfigurationError, match=r"ca-key\.pem belongs to another user"):
+            ensure_certificates(directory)
+
+    @pytest.mark.parametrize("whose", ["the link", "its target"])
+    def test_a_directory_is_not_written_in(self, directory, tmp_path, belongs_to_another, whose):
+        directory.mkdir()
+        link = tmp_path / "link"
+        link.symlink_to(directory)
+        belongs_to_another(link if whose == "the link" else directory)
+        words = (
+            r"link belongs to another user .* run this as that user, or choose another directory"
+        )
+        with pytest.raises(ConfigurationError, match=words):
+            ensure_certificates(link)
+        assert not list(directory.iterdir())
 
 
 class TestFiles:
@@ -497,11 +588,22 @@ class TestFiles:
         ensure_certificates(directory)
         assert mode_of(directory) == 0o755
 
-    def test_a_directory_that_everybody_may_write_in_is_refused(self, directory):
+    @pytest.mark.parametrize("mode", [0o777, 0o702, 0o770])
+    def test_a_directory_that_others_may_write_in_is_refused(self, directory, mode):
         directory.mkdir()
-        directory.chmod(0o777)
-        with pytest.raises(ConfigurationError, match="chmod o-w"):
+        directory.chmod(mode)
+        with pytest.raises(
+            ConfigurationError, match=r"others may write in .*: chmod go-w "
+        ) as said:
             ensure_certificates(directory)
+        assert not list(directory.iterdir())
+        subprocess.run(f"chmod {str(said.value).partition('chmod ')[2]}", shell=True, check=True)
+        ensure_certificates(directory)
+
+    def test_a_directory_in_which_nobody_can_touch_files_of_others_is_taken(self, directory):
+        directory.mkdir()
+        directory.chmod(0o1777)
+        ensure_certificates(directory)
 
     def test_a_file_in_the_place_of_the_directory_is_one_clear_line(self, directory):
         directory.write_bytes(b"")

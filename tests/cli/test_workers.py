@@ -18,6 +18,8 @@ import pytest
 from support import TIMEOUT, Certificates, RawClient, eventually
 
 import securews
+from securews.cli.worker import FORCE, RELOAD, STOP
+from securews.cli.workers import Worker, _Signals
 
 ROOT = Path(securews.__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -119,13 +121,13 @@ def two(module):
 
 
 @contextlib.contextmanager
-def one_of_each(command):
+def one_of_each(command, **options):
     """A connection to each worker: process id to Communicator."""
     with contextlib.ExitStack() as opened:
         found = {}
         workers = command.workers()
         while set(found) != workers:
-            ws = opened.enter_context(securews.connect(command.url))
+            ws = opened.enter_context(securews.connect(command.url, **options))
             found.setdefault(ws.recv_json(TIMEOUT)[0], ws)
         yield found
 
@@ -284,6 +286,96 @@ def test_a_hangup_has_all_workers_load_the_new_certificate(module, tmp_path):
         assert workers_that_show(new) == command.workers()
         command.process.terminate()
         assert command.end() == (0, "", "")
+
+
+@pytest.fixture
+def told():
+    """A worker without a process, and what it has been told since the last time."""
+    worker = Worker(1, [])
+    worker.lifeline, other = socket.socketpair()
+    worker.lifeline.setblocking(False)
+    other.setblocking(False)
+
+    def words():
+        try:
+            return other.recv(4096)
+        except BlockingIOError:
+            return b""
+
+    with other, worker.lifeline:
+        yield worker, words
+
+
+def test_an_end_has_room_behind_a_thousand_reloads_that_nobody_has_read(told):
+    worker, words = told
+    worker.listens()
+    for _ in range(1000):
+        worker.reload()
+    worker.end(at_once=False)
+    worker.end(at_once=True)
+    assert words() == RELOAD + STOP + FORCE
+
+
+def test_reloads_that_are_wanted_during_one_are_one_more(told):
+    worker, words = told
+    worker.listens()
+    for _ in range(3):
+        worker.reload()
+    assert words() == RELOAD
+    worker.listens()
+    assert words() == RELOAD
+    worker.listens()
+    assert words() == b""
+
+
+def test_a_worker_that_starts_reloads_when_it_serves(told):
+    worker, words = told
+    worker.reload()
+    assert words() == b""
+    worker.listens()
+    assert words() == RELOAD
+
+
+def test_a_signal_to_end_is_not_lost_among_a_thousand_others(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # no terminal
+    with _Signals() as signals:
+        for _ in range(1000):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert select.select([signals.bell], [], [], 0)[0]
+        assert (signals.reload, signals.ends) == (True, 1)
+
+
+def test_workers_end_in_order_in_a_storm_of_hangups_though_their_reload_hangs(
+    module, certificates, tmp_path
+):
+    cert = tmp_path / "server.pem"
+    shutil.copyfile(certificates.server[0], cert)
+    arguments = ("--tls-cert", cert, "--tls-key", certificates.server[1])
+    with (
+        running("serve", "facts:facts", "--workers", 2, *arguments, cwd=module) as command,
+        one_of_each(command, tls=certificates.ca_file) as clients,
+    ):
+        cert.unlink()
+        os.mkfifo(cert)
+        for _ in range(1000):
+            command.process.send_signal(signal.SIGHUP)
+        with cert.open("wb"):  # it opens when somebody reads: a reload is at work, and stays there
+            command.process.terminate()
+            assert [closed_with(ws) for ws in clients.values()] == [1001, 1001]
+            assert command.end() == (0, "", "")
+
+
+def test_more_signals_than_two_do_not_put_off_the_end_of_a_worker_that_hangs(two):
+    stopped, *_ = two.workers()
+    os.kill(stopped, signal.SIGSTOP)
+    end = time.monotonic() + TIMEOUT
+    while not select.select([two.process.stderr], [], [], 0.1)[0]:
+        assert time.monotonic() < end
+        two.process.terminate()  # the kill comes 3 s after the second
+    code, _, err = two.end()
+    assert code == 1
+    assert f"(process {stopped}) has not ended in time and is killed" in err
 
 
 @pytest.mark.parametrize(

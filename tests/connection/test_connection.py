@@ -262,6 +262,25 @@ def test_a_connection_that_is_over_is_freed_without_a_garbage_collector(event_dr
             gc.enable()
 
 
+@pytest.mark.promise(66)
+@pytest.mark.parametrize("event_driven", [True, False])
+def test_what_a_full_socket_has_not_taken_does_not_count_once_the_connection_is_over(event_driven):
+    with Bench(max_buffered=1 << 30) as bench:
+        peer = bench.open(event_driven=event_driven)
+        peer.takes(0)
+        peer.link.offer(bytes(20_000), 1 << 30)
+        bench.settle()
+        assert bench.budget.total >= 20_000
+        peer.says(END)
+        bench.settle()
+        assert peer.over
+        peer.connection.handler_done()
+        bench.advance(30.0)
+        assert peer.stream.closed
+        assert bench.budget.total == 0
+        assert not bench.budget._held
+
+
 def test_unread_messages_are_counted_after_their_peer_has_gone():
     with Bench(max_buffered=1 << 30) as bench:
         peer = bench.open(event_driven=False)
@@ -569,9 +588,11 @@ class Schedules(RuleBasedStateMachine):
             self.bench.settle(20_000)
             self.everything_is_in_order()
             for peer in self.peers:
-                peer.takes(None)
-                elsewhere(peer.link.abort)
                 elsewhere(peer.connection.handler_done)
+                elsewhere(peer.link.abort)
+            self.bench.settle(20_000)
+            for peer in self.peers:
+                peer.takes(None)
             self.bench.settle(20_000)
             for peer in self.peers:
                 assert peer.user.closed == 1

@@ -68,3 +68,40 @@ BUGS = [
         "if self._text[self._at + 1] != '\"':",
     ),
 ]
+
+CONNECTION_BUGS = {
+    "a place is kept when the peer leaves while its request waits for a place": Bug(
+        "connections",
+        "server/opening.py",
+        "        if self._task is not None:\n            self._task.cancel()",
+        "        if self._task is not None and self._outgoing:\n            self._task.cancel()",
+    ),
+    "the parser raises where a header was cut before the last byte of its masking key": Bug(
+        "connections", "protocol/frames.py", "if available < 6:", "if available < 5:"
+    ),
+    "a read is kept for ever when it has a pong inside of a message": Bug(
+        "connections",
+        "protocol/parser.py",
+        "            events.append(Pong(payload))",
+        "            events.append(Pong(payload))\n"
+        "            if self._message.begun:\n"
+        "                read_header.__dict__.setdefault('kept', []).append(data)",
+    ),
+    "a descriptor is kept when the peer resets during the TLS handshake": Bug(
+        "connections",
+        "server/opening.py",
+        '        self._end(f"the handshake failed: {error}")',
+        '        if "broke" not in str(error):\n'
+        '            self._end(f"the handshake failed: {error}")',
+    ),
+    "the loop spins when a socket that was full has been emptied": Bug(
+        "connections",
+        "connection/channel.py",
+        "            self._was_blocked = False\n            self._update_interest()",
+        "            self._was_blocked = False",
+    ),
+    "threads are not woken when the one before them has taken long": Bug(
+        "connections", "loop/relay.py", "        _wake_at_once(rest)\n", ""
+    ),
+}
+"""Of whole connections: by what is wrong."""

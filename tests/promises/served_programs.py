@@ -30,15 +30,15 @@ class Program:
     Args:
         tls: certificate and key; None is plain.
         collector: whether the cyclic garbage collector runs.
-        options: of `serve()`.
+        port: of `serve()`, as are the options.
     """
 
-    def __init__(self, *, tls=None, collector=True, accepting_method="pool", **options):
+    def __init__(self, *, tls=None, collector=True, accepting_method="pool", port=0, **options):
         if not collector:
             gc.collect()
             gc.disable()
         self.server = securews.serve(
-            0,
+            port,
             tls=self.socket_handler(tls),
             accepting_method=securews.AcceptingMethod(accepting_method),
             **options,
@@ -324,11 +324,11 @@ class Chat:
         self.server.start_background()
 
 
-def main() -> None:
-    """Serve, and answer what stdin asks."""
+def main(programs=None) -> None:
+    """Serve one of `programs` (by name; those of this file), and answer what stdin asks."""
     name, settings = sys.argv[1:]
     logging.basicConfig()
-    program = globals()[name](**json.loads(settings))
+    program = (programs or globals())[name](**json.loads(settings))
     say = partial(print, flush=True)
     say(f"listening on {program.server.url}")
     for line in sys.stdin:

@@ -145,14 +145,19 @@ class ServerProgram(ServerProcess):
     Args:
         name: of the class.
         environment: variables that the process has beside ours.
+        program: another file of such classes.
         settings: keyword arguments of the class: what is its own, and options of `serve()`.
     """
 
     def __init__(
-        self, name: str, *, environment: Mapping[str, str] | None = None, **settings: object
+        self,
+        name: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        program: Path = Path(__file__).parent / "served_programs.py",
+        **settings: object,
     ) -> None:
-        program = str(Path(__file__).parent / "served_programs.py")
-        command = [sys.executable, program, name, json.dumps(settings)]
+        command = [sys.executable, str(program), name, json.dumps(settings)]
         self._start(command, environment)
 
     def ask(self, method: str, **arguments: object) -> Any:
