@@ -118,7 +118,7 @@ def _late(plan: Plan, chance: random.Random) -> None:
     """It reads nothing until it has said all, and then everything, and stays for a while."""
     path = chance.choice(["/push", "/push", "/event", "/blocking", "/threaded"])
     speech = _Speech(chance, deflate=False)
-    speech.messages_in_a_row(chance.choice([1, 10, 40]))
+    speech.messages_in_a_row(chance.choice([0, 0, 1, 10, 40]))
     if path != "/push":
         plan.judged, plan.messages = True, speech.messages
     plan.pieces = _cut(chance, [_upgrade(chance, path, deflate=False), *speech.frames])
