@@ -428,9 +428,11 @@ def test_a_worker_that_ends_again_and_again_ends_the_server_in_order(two, module
         assert closed_with(clients[kept]) == 1001
     code, out, err = two.end()
     assert (code, out) == (7, "")
-    assert err.count("has ended with exit code 7 and is replaced") == 3
+    # On a slow machine the one that was killed may have lived for 5 s: then it does not count.
+    replaced = err.count("has ended with exit code 7 and is replaced")
+    assert replaced in (3, 4)
     assert "for the 5th time in a row; all workers stop" in err
-    assert err.count("\n") == 5
+    assert err.count("\n") == replaced + 2
 
 
 def test_a_port_that_another_server_with_workers_has_is_in_use(two, module):
