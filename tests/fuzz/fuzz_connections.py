@@ -367,8 +367,8 @@ class Server(ServerProgram):
     """One of the servers, and what it held at the start."""
 
     def __init__(self, name: str, tls: tuple[str, str] | None, method: str) -> None:
-        package = os.environ.get("PYTHONPATH")
-        path = [*([package] if package else [str(TESTS.parent)]), str(TESTS / "promises")]
+        given = os.environ.get("PYTHONPATH")  # a copy of the package with a fault, perhaps
+        path = [*([given] if given else []), str(TESTS.parent), str(TESTS / "promises")]
         super().__init__(
             "Fuzzed",
             environment={"PYTHONPATH": os.pathsep.join(path)},
