@@ -19,7 +19,6 @@ cdef class Sender:
     cpdef send(self, bytes frame, timeout=*)
     cpdef bint offer(self, bytes frame) except -1
     cpdef offer_shared(self, message)
-    cdef bint _offer_here(self, bytes frame) except -1
     @cython.locals(now=double)
     cdef _flush_early(self)
     cpdef make_room(self)

@@ -120,7 +120,7 @@ class Sender:
     def send(self, frame: bytes, timeout: float | None = None) -> None:
         """Send an encoded message; raises as `send_message`."""
         if self._loop.on_loop_thread():
-            if self._offer_here(frame):
+            if self.offer(frame):
                 self._flush_early()
         elif self._loop.on_io_thread():
             self.offer(frame)
@@ -137,19 +137,8 @@ class Sender:
             ConnectionClosed: the connection is closing or closed; also when this peer has just
                 been found too slow, and `slow_client` is "close".
         """
-        if self._loop.on_loop_thread():
-            return self._offer_here(frame)
-        if self._link.offer(frame, self._hard_bound_here()):
-            return True
-        self.refused()
-        return False
-
-    def _offer_here(self, frame: bytes) -> bool:
-        """As `offer`, on the loop's own thread."""
-        link = self._link
-        if link.sending.size >= self._bound:
-            self._flush_now()
-        if link.offer(frame, self._hard_bound_here()):
+        self.make_room()
+        if self.put(frame):
             return True
         self.refused()
         return False
