@@ -16,8 +16,8 @@ The budget returns what is to be done and calls nobody.
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Iterable
+from math import inf
 from typing import Protocol
 
 __all__ = ["Budget", "Verdict"]
@@ -43,8 +43,6 @@ class Holder(Protocol):
     def obey(self, verdict: Verdict) -> None:
         """Do it."""
 
-    def __hash__(self) -> int: ...
-
 
 class Budget:
     """Bytes that the connections of one loop hold. Loop thread only.
@@ -56,7 +54,7 @@ class Budget:
     __slots__ = ("_condemned", "_gone", "_held", "_limit", "_paused", "total")
 
     def __init__(self, limit: int | None) -> None:
-        self._limit = math.inf if limit is None else float(limit)
+        self._limit = inf if limit is None else float(limit)
         self._held: dict[Holder, int] = {}
         self._gone: set[Holder] = set()
         self._paused: dict[Holder, float] = {}
@@ -74,18 +72,17 @@ class Budget:
             movable: of these, what its handler or its peer can take while we do not read.
             gone: its peer is gone: only unread messages are left.
         """
-        if self._limit == math.inf:
+        if self._limit == inf:
             return []
         self.total += held - self._held.get(holder, 0)
-        if self._condemned:
-            self._condemned.pop(holder, None)
+        self._condemned.pop(holder, None)
         if held:
             self._held[holder] = held
         else:
             self._held.pop(holder, None)
         if gone and held:
             self._gone.add(holder)
-        elif self._gone:
+        else:
             self._gone.discard(holder)
         verdicts = self._pause_or_resume(holder, 0 if gone else movable)
         if self.total > self._limit:
@@ -93,15 +90,12 @@ class Budget:
         return verdicts
 
     def _pause_or_resume(self, holder: Holder, movable: int) -> list[tuple[Holder, Verdict]]:
-        if self._paused and holder in self._paused:
+        if holder in self._paused:
             if movable > RELIEF * self._paused[holder]:
                 return []
             del self._paused[holder]
             return [(holder, Verdict.RESUME)]
-        mark = self._limit - self.total
-        even = self._limit / max(1, len(self._held))
-        mark = max(mark, even)
-        mark *= PAUSE
+        mark = PAUSE * max(self._limit - self.total, self._limit / max(1, len(self._held)))
         if movable <= mark:
             return []
         self._paused[holder] = mark

@@ -135,8 +135,9 @@ class Channel(Owner):
         self.received_at = loop.now
         """When the peer last said something, or we began to listen again."""
         self.blocked_at = 0.0
-        self._progress_at = 0.0
         """When the socket was found full, while it is."""
+        self._progress_at = 0.0
+        """When its peer was last seen to take something, or the socket was found full."""
         self._released: Callable[[Channel], None] | None = released
         self._reading = False
         self._watched: tuple[bool, bool] | None = None
@@ -357,8 +358,8 @@ class Channel(Owner):
 
     def _judge_later(self, seconds: float) -> None:
         # Not once in `seconds`: what the peer took at the beginning would count at the end.
-        left = self._progress_at + seconds - self.loop.clock()
-        self._write_timer = self.loop.call_later(min(seconds / LOOKS, left), self._judge_progress)
+        when = min(self.loop.clock() + seconds / LOOKS, self._progress_at + seconds)
+        self._write_timer = self.loop.timers.call_at(when, self._judge_progress)
 
     def _judge_progress(self) -> None:
         """Give up a peer whose socket has been full for `write_timeout` without progress."""

@@ -103,7 +103,7 @@ class Connection(Intake):
         self._close_timer: Timer | None = None
         self._pings: Pings | None = None
         self._finished = False
-        self._budget: Budget = budget
+        self._budget = budget
         self._held = 0
 
     # -- any thread ------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class IOThread:
     def __init__(self, name: str, max_buffered: int) -> None:
         self.name = name
         self.loop = Loop()
-        self.budget: Budget = Budget(max_buffered)
+        self.budget = Budget(max_buffered)
         self._channels: set[Channel] = set()
         self._lock = threading.Lock()
 
