@@ -65,6 +65,7 @@ def test_a_successor_keeps_its_socket_and_a_hung_server_delays_nobody(
             client.connect(PATH)
 
         successor.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, successor.pid, os.WSTOPPED)  # until then it still accepts
         fill(stack)
         third, watch = started(), Stopwatch()
         try:
