@@ -30,6 +30,20 @@ TIMEOUT = 10.0
 """Seconds that a test waits for what must happen; only a fault comes near it."""
 
 
+class Clock:
+    """A clock that the test turns.
+
+    Args:
+        now: seconds at the start.
+    """
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def eventually(condition: Callable[[], object], what: str = "the condition") -> None:
     """Wait for something that nobody announces."""
     deadline = time.monotonic() + TIMEOUT

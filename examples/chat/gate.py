@@ -48,8 +48,8 @@ class Gate:
             TryLaterError: too many failures for this name, too many attempts from this address,
                 or too many people who log in at this moment.
         """
-        _wait("Too many wrong passwords.", self.throttle.wait(name, address))
-        _wait("Too many attempts from your address.", self.address_limit.begin(address))
+        _refuse_for("Too many wrong passwords.", self.throttle.wait(name, address))
+        _refuse_for("Too many attempts from your address.", self.address_limit.begin(address))
         # Before the hash: whose password changes meanwhile begins no session by the old one.
         generation = self.users.generation(name)
         try:
@@ -59,9 +59,9 @@ class Gate:
             self.address_limit.withdrawn(address)
             raise TryLaterError("Many people are logging in just now.", 1) from None
         if user is None:
-            _wait("Too many wrong passwords.", self.throttle.failed(name, address))
+            _refuse_for("Too many wrong passwords.", self.throttle.failed(name, address))
             raise WrongPasswordError
-        _wait("Too many wrong passwords.", self.throttle.succeeded(name, address))
+        _refuse_for("Too many wrong passwords.", self.throttle.succeeded(name, address))
         # Not before: what an address may still try must not tell that a guess was right.
         self.address_limit.succeeded(address)
         return self.sessions.begin(user, generation)
@@ -115,7 +115,8 @@ def address_of(request: securews.Request) -> str:
     return str(address[0]) if isinstance(address, tuple) else str(address)
 
 
-def _wait(why: str, seconds: int) -> None:
+def _refuse_for(why: str, seconds: int) -> None:
+    """Refuse, unless there is nothing to wait for."""
     if seconds:
         raise TryLaterError(why, seconds)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from securews.common.errors import Reject
+from securews.common.log_interval import LogInterval
 from securews.connection.channel import Channel
 from securews.server.answers import RETRY
 from securews.server.core import Core, printable_address
@@ -31,8 +32,6 @@ BATCH = 64
 """Connections that are accepted before others get their turn."""
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 1.0
-LOG_INTERVAL = 10.0
-"""Seconds between two warnings that say the same."""
 MAX_REFUSALS = 64
 """Connections over the limit that are being told so, in the clear."""
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -48,7 +47,7 @@ class Acceptor:
         self._socket = sock
         self._pause = FIRST_PAUSE
         self._reserve = _open_reserve()
-        self._logged_at = float("-inf")
+        self._log_interval = LogInterval()
         self._refusals = 0
         self._closed = False
         self.fd = sock.fileno()
@@ -240,8 +239,7 @@ class Acceptor:
             self.start()
 
     def _warn(self, message: str, *args: object) -> None:
-        if self._core.loop.now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = self._core.loop.now
+        if self._log_interval.is_over(self._core.loop.now):
             log.warning(message, *args)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from securews.common.errors import printable
+from securews.common.log_interval import LogInterval
 from securews.common.options import AcceptingMethod, ServerOptions
 from securews.handlers.communicator import Communicator
 from securews.handlers.request import Request
@@ -26,8 +27,6 @@ __all__ = ["Core", "peer_name", "printable_address"]
 
 log = logging.getLogger("securews.server")
 
-HOST_WARNING_INTERVAL = 10.0
-"""Seconds between two warnings of refused hosts."""
 ORIGINS_REMEMBERED = 100
 """Refused origins that have had their warning; peers choose them, so they are bounded."""
 
@@ -82,7 +81,7 @@ class Core:
         self._counters: Counter[str] = Counter()
         self._sessions: dict[Session, None] = {}
         self._refused_origins: set[str] = set()
-        self._warned_of_host = float("-inf")
+        self._hosts_log_interval = LogInterval()
 
     @property
     def accepting(self) -> AcceptingThreads:
@@ -168,12 +167,9 @@ class Core:
         )
 
     def warn_of_host(self, request: Request) -> None:
-        """Any thread: one WARNING each `HOST_WARNING_INTERVAL`, with the line to paste."""
-        now = time.monotonic()
-        with self.lock:
-            if now - self._warned_of_host < HOST_WARNING_INTERVAL:
-                return
-            self._warned_of_host = now
+        """Any thread: one WARNING each `LOG_INTERVAL`, with the line to paste."""
+        if not self._hosts_log_interval.is_over(time.monotonic()):
+            return
         log.warning(
             "%s asked for host %s, which is not of this machine, and was refused with 421: plain "
             "TCP on loopback answers no others, against DNS rebinding; if a proxy passes this host "

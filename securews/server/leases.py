@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from securews.common.log_interval import LogInterval
 from securews.transport.socket_handler import SocketAddress
 
 __all__ = ["AtWork", "Evict", "Lease", "Leases", "Task"]
@@ -35,8 +36,6 @@ PATIENCE = 1.0
 where the server is full the oldest goes whatever its age."""
 GONE_SHARE = 0.5
 """From this share of `max_connections` on, handlers whose peer is gone are warned of."""
-WARNING_INTERVAL = 10.0
-"""Seconds between two such warnings."""
 NAMED = 5
 """Handlers that a warning names."""
 
@@ -75,7 +74,7 @@ class Leases:
         self._silent: dict[Lease, tuple[float, Evict]] = {}  # since when, in order of arrival
         self._at_work: set[Task] = set()
         self._gone: set[Lease] = set()  # whose descriptor is closed, while user code holds them
-        self._warned_at = float("-inf")
+        self._log_interval = LogInterval()
 
     def take(self, address: SocketAddress, now: float) -> Lease | None:
         """A lease for a peer that has come, or None if there is no room for it.
@@ -213,12 +212,9 @@ class Leases:
         return evict
 
     def _gone_to_warn_of(self, now: float) -> Counter[str] | None:
-        if len(self._gone) < GONE_SHARE * self._max or now - self._warned_at < WARNING_INTERVAL:
+        if len(self._gone) < GONE_SHARE * self._max or not self._log_interval.is_over(now):
             return None
-        names = Counter(task.name for task in self._at_work if task.lease in self._gone)
-        if names:
-            self._warned_at = now
-        return names
+        return Counter(task.name for task in self._at_work if task.lease in self._gone)
 
     def _warn_of(self, gone: Counter[str] | None, held: int) -> None:
         """Without the lock."""

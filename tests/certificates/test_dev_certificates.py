@@ -49,6 +49,15 @@ def entry_of(report, stem):
     return entry
 
 
+def ensure_after_chmod(directory, stem, mode):
+    """Change the mode of a key. Returns the key's path, what it was, and what was done about it."""
+    ensure_certificates(directory, clients=["pump"])
+    key = directory / f"{stem}-key.pem"
+    before = key.read_bytes()
+    key.chmod(mode)
+    return key, before, ensure_certificates(directory)
+
+
 def contents(directory):
     """Every file with its bytes, mode and inode: a file that was replaced differs in the last."""
     return {
@@ -397,11 +406,7 @@ class TestDamage:
     @pytest.mark.parametrize("stem", ["ca", "server", "client-pump"])
     @pytest.mark.parametrize("mode", [0o644, 0o604])
     def test_a_key_that_others_may_read_is_closed_and_kept(self, directory, stem, mode):
-        ensure_certificates(directory, clients=["pump"])
-        key = directory / f"{stem}-key.pem"
-        before = key.read_bytes()
-        key.chmod(mode)
-        report = ensure_certificates(directory)
+        key, before, report = ensure_after_chmod(directory, stem, mode)
         entry = entry_of(report, stem)
         assert entry.action is Action.MENDED
         assert f"had mode {mode:04o} and has 0600 now" in entry.reason
@@ -413,11 +418,7 @@ class TestDamage:
     @pytest.mark.parametrize("mode", [0o620, 0o602])
     @pytest.mark.parametrize("stem", ["ca", "server", "client-pump"])
     def test_a_key_that_others_may_change_is_renewed(self, directory, stem, mode):
-        ensure_certificates(directory, clients=["pump"])
-        key = directory / f"{stem}-key.pem"
-        before = key.read_bytes()
-        key.chmod(mode)
-        report = ensure_certificates(directory)
+        key, before, report = ensure_after_chmod(directory, stem, mode)
         entry = entry_of(report, stem)
         assert entry.action is Action.RENEWED
         assert entry.reason == f"{key.name} had mode {mode:04o}, and others could change it"

@@ -3,18 +3,6 @@ import pytest
 from examples.chat.pace import Pace
 
 
-class Clock:
-    now = 50.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 def test_a_burst_passes_and_then_the_rate(clock):
     pace = Pace(rate=5, burst=3, clock=clock)
     assert [pace.wait() for _ in range(3)] == [0, 0, 0]

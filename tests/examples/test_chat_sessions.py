@@ -2,6 +2,7 @@ import stat
 
 import pytest
 from cryptography.fernet import Fernet
+from support import Clock
 
 import securews
 from examples.chat.sessions import COOKIE, COOKIE_AGE, LOGIN_AGE, TOKEN_AGE, Sessions
@@ -10,17 +11,9 @@ from examples.chat.users import Users
 START = 1_800_000_000
 
 
-class Clock:
-    def __init__(self):
-        self.now = START
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(START)
 
 
 @pytest.fixture

@@ -8,19 +8,6 @@ from examples.chat.throttle import Throttle, network_of
 HERE, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def throttle(clock):
     return Throttle(clock=clock)

@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 Two servers (TLS and plain) have every kind of handler, and short limits. In a round `CONNECTIONS`
-peers connect, `PEERS` at a time, and do what their plans say (connection_plans.py): mostly right things, in
-any cut, with any end. Honest clients in a process of their own (honest_peers.py) go on all the
-while. What has to hold:
+peers connect, `PEERS` at a time, and do what their plans say (connection_plans.py): mostly right
+things, in any cut, with any end. Honest clients in a process of their own (honest_peers.py) go on
+all the while. What has to hold:
 
 - whoever said only what is right has all of it back, within `PATIENCE`;
 - the honest clients are never closed, and no round trip takes longer than `SLOWEST`;

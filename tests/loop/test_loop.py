@@ -7,21 +7,13 @@ import threading
 from itertools import count
 
 import pytest
-from support import TIMEOUT
+from support import TIMEOUT, Clock
 
 from securews.loop.loop import SLICE, Loop, Owner
 from securews.loop.poller import HANGUP, READABLE
 
 ERRORS = [ZeroDivisionError, SystemExit, KeyboardInterrupt, GeneratorExit]
 WORDS = "internal error"
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Poller:

@@ -65,8 +65,11 @@ class ServerProcess:
         line = self.process.stdout.readline()
         found = _LISTENING.match(line)
         if found is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)  # until then its last words may be missing
+            log = self.log
             self.close()
-            raise AssertionError(f"the server did not start: {line!r} {self.log}")
+            raise AssertionError(f"the server did not start: {line!r} {log}")
         self.address = ("127.0.0.1", int(found[1]))
 
     @property

@@ -10,7 +10,7 @@ from support import RawClient
 
 import securews
 from securews import ConfigurationError
-from securews.server import core
+from securews.common import log_interval
 from securews.server.hosts import named_hosts
 
 UPGRADE = (
@@ -158,7 +158,7 @@ def test_one_warning_in_a_while_names_the_option(caplog, monkeypatch):
         for number in range(5):
             assert status(server, f"evil-{number}.example") == 421
         assert len(caplog.records) == 1
-        monkeypatch.setattr(core, "HOST_WARNING_INTERVAL", 0.0)
+        monkeypatch.setattr(log_interval, "LOG_INTERVAL", 0.0)
         assert status(server, "x" * 255) == 421
     first, second = caplog.records
     assert first.levelno == logging.WARNING

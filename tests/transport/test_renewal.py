@@ -1,16 +1,10 @@
 import threading
 
 import pytest
+from support import Clock
 
 from securews.common.errors import ConfigurationError
 from securews.transport.renewal import AHEAD, CONTEXT_LIFETIME, RETRY, Renewed
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 class Builds:
@@ -31,7 +25,7 @@ class Builds:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture
