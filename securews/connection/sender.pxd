@@ -9,7 +9,7 @@ cdef double EARLY_SECONDS
 
 cdef class Sender:
     cdef public object _name, compressing
-    cdef public Py_ssize_t _bound, _hard_bound
+    cdef public Py_ssize_t _bound, _hard_bound, _unoffered_bound
     cdef public bint _drop, _masked
     cdef public Channel _channel
     cdef public Link _link
@@ -24,5 +24,5 @@ cdef class Sender:
     cpdef make_room(self)
     cpdef bint put(self, bytes frame) except -1
     cpdef sent(self)
-    cdef Py_ssize_t _hard_bound_here(self) except -1
+    cdef inline Py_ssize_t _hard_bound_here(self) except -1
     cdef _flush_now(self)

@@ -52,6 +52,7 @@ class Sender:
         "_loop",
         "_masked",
         "_name",
+        "_unoffered_bound",
         "compressing",
     )
 
@@ -71,7 +72,9 @@ class Sender:
         self._masked = role is Role.CLIENT
         self._bound = options.outbox_bytes
         self._hard_bound = HARD_BOUND * options.outbox_bytes
-        """Bytes that may wait where nothing else may."""
+        """Bytes that may wait where no thread may wait."""
+        self._unoffered_bound = HARD_BOUND * self._hard_bound
+        """The same while the socket was not offered them yet: that is no fault of the peer."""
         self._drop = options.slow_client == "drop"
         self._name = name
         self.compressing = None if deflate is None else Compressing(deflate)
@@ -234,10 +237,7 @@ class Sender:
     # -- internal --------------------------------------------------------------------------
 
     def _hard_bound_here(self) -> int:
-        """`_hard_bound`; more where no socket was offered it yet: no fault of the peer."""
-        if self._link.blocked:
-            return self._hard_bound
-        return HARD_BOUND * self._hard_bound
+        return self._hard_bound if self._link.blocked else self._unoffered_bound
 
     def _flush_early(self) -> None:
         """Own loop: see `EARLY_BYTES` and `EARLY_SECONDS`."""
