@@ -8,7 +8,7 @@ from securews.transport.admission import Admission, allow_list
 from securews.transport.tls_info import ClientCertificate, TLSInfo
 
 NOW = dt.datetime.now(dt.UTC)
-HOUR = dt.timedelta(hours=1)
+DAY = dt.timedelta(days=1)  # the tests before this one may take an hour
 DER = b"the certificate"
 FINGERPRINT = hashlib.sha256(DER).hexdigest()
 
@@ -22,8 +22,8 @@ def certificate(**changes):
         "emails": ("pump@example.org",),
         "issuer": "CN=ca",
         "serial_number": 1,
-        "not_before": NOW - HOUR,
-        "not_after": NOW + HOUR,
+        "not_before": NOW - DAY,
+        "not_after": NOW + DAY,
         "fingerprint_sha256": FINGERPRINT,
         "der": DER,
     }
@@ -88,8 +88,8 @@ def test_a_member_that_could_never_match_is_refused(members, words):
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
-        (certificate(not_after=NOW - HOUR), "expired"),
-        (certificate(not_before=NOW + HOUR), "not yet valid"),
+        (certificate(not_after=NOW - DAY), "expired"),
+        (certificate(not_before=NOW + DAY), "not yet valid"),
     ],
 )
 def test_dates_are_judged(shown, words):
@@ -100,7 +100,7 @@ def test_dates_are_judged(shown, words):
 @pytest.mark.promise(19)
 def test_a_list_that_became_stale_lets_nobody_in():
     class Stale:
-        until = NOW - HOUR
+        until = NOW - DAY
 
     with pytest.raises(HandshakeError, match="CRL is stale"):
         Admission(crl=Stale()).judge(info(certificate()))
