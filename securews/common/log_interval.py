@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Final
-
 __all__ = ["LOG_INTERVAL", "LogInterval"]
 
 LOG_INTERVAL = 10.0
@@ -12,18 +9,17 @@ LOG_INTERVAL = 10.0
 
 
 class LogInterval:
-    """Lets one line through each `LOG_INTERVAL`. Any thread; holds its lock for a moment only."""
+    """The time since such a line was logged. One thread at a time: its owner has the lock."""
 
-    __slots__ = ("_last", "_lock")
+    __slots__ = ("_begun",)
 
     def __init__(self) -> None:
-        self._lock: Final = threading.Lock()
-        self._last = float("-inf")
+        self._begun = float("-inf")
 
     def is_over(self, now: float) -> bool:
-        """Whether the line may be logged at `now` (monotonic seconds); if so, it was."""
-        with self._lock:
-            if now - self._last < LOG_INTERVAL:
-                return False
-            self._last = now
-            return True
+        """Whether the line may be logged at `now` (monotonic seconds)."""
+        return now - self._begun >= LOG_INTERVAL
+
+    def begin(self, now: float) -> None:
+        """The line is logged at `now`."""
+        self._begun = now

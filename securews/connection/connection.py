@@ -402,7 +402,4 @@ class Connection(Intake):
 
 
 def _memory_of(events: list[Event]) -> int:
-    size = 0
-    for event in events:  # a generator costs three times as much
-        size += getsizeof(event)
-    return size
+    return sum(getsizeof(event) for event in events)

@@ -24,5 +24,5 @@ cdef class Sender:
     cpdef make_room(self)
     cpdef bint put(self, bytes frame) except -1
     cpdef sent(self)
-    cdef inline Py_ssize_t _hard_bound_here(self) except -1
+    cdef Py_ssize_t _hard_bound_here(self) except -1
     cdef _flush_now(self)

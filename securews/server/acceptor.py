@@ -239,7 +239,9 @@ class Acceptor:
             self.start()
 
     def _warn(self, message: str, *args: object) -> None:
-        if self._log_interval.is_over(self._core.loop.now):
+        now = self._core.loop.now
+        if self._log_interval.is_over(now):
+            self._log_interval.begin(now)
             log.warning(message, *args)
 
 

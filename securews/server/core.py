@@ -168,8 +168,11 @@ class Core:
 
     def warn_of_host(self, request: Request) -> None:
         """Any thread: one WARNING each `LOG_INTERVAL`, with the line to paste."""
-        if not self._hosts_log_interval.is_over(time.monotonic()):
-            return
+        now = time.monotonic()
+        with self.lock:
+            if not self._hosts_log_interval.is_over(now):
+                return
+            self._hosts_log_interval.begin(now)
         log.warning(
             "%s asked for host %s, which is not of this machine, and was refused with 421: plain "
             "TCP on loopback answers no others, against DNS rebinding; if a proxy passes this host "

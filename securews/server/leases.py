@@ -214,7 +214,10 @@ class Leases:
     def _gone_to_warn_of(self, now: float) -> Counter[str] | None:
         if len(self._gone) < GONE_SHARE * self._max or not self._log_interval.is_over(now):
             return None
-        return Counter(task.name for task in self._at_work if task.lease in self._gone)
+        names = Counter(task.name for task in self._at_work if task.lease in self._gone)
+        if names:
+            self._log_interval.begin(now)
+        return names
 
     def _warn_of(self, gone: Counter[str] | None, held: int) -> None:
         """Without the lock."""

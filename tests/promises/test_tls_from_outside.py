@@ -121,12 +121,11 @@ def test_testssl_finds_nothing(echo, certificates, tmp_path, measured):
     )  # fmt: skip
     findings = json.loads(found.read_text())
     assert len(findings) > 40
-    port = str(echo.address[1])  # what testssl lacks itself, it reports without ours
-    remarks = {
-        f["id"] for f in findings if f["severity"] not in {"OK", "INFO"} and f["port"] == port
-    }
+    remarks = {f["id"] for f in findings if f["severity"] not in {"OK", "INFO"}}
+    remarks.discard("engine_problem")  # of the openssl that testssl itself runs
     # It is the client that chooses, as Mozilla recommends; testssl would rather have it otherwise.
-    assert remarks == {"cipher_order"}
+    remarks.discard("cipher_order")
+    assert remarks == set()
     measured(f"testssl: {len(findings)} findings, none against us but the client's order")
 
 
